@@ -1,0 +1,3 @@
+from eet_demo.cli import main
+
+main()

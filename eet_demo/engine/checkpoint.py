@@ -1,0 +1,184 @@
+"""Reading a Hugging Face model folder: config.json and safetensors, straight into the caller's arrays.
+
+The format (https://huggingface.co/docs/safetensors): 8 bytes little-endian header length, a JSON header, raw tensors.
+The library's own reader maps whole files, which then count as the process's memory; plain reads of a few megabytes do not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eet_demo.engine.spec import ModelSpec, spec_from_config
+from eet_demo.engine.weights import Part, Weight, weights_of
+from eet_demo.errors import CheckpointError
+
+BLOCK_BYTES = 4 << 20
+"""Bytes read at a time: large enough for the disk, small beside the plan."""
+
+MAX_HEADER_BYTES = 100 << 20
+"""The format's own limit on a header."""
+
+PREFIXES = ("", "transformer.")
+"""What a checkpoint may put before the names its model class uses."""
+
+_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8")}
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where a tensor's bytes lie."""
+
+    file: Path
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RowBlock:
+    """Rows `start .. start + len(values)` of one part of a weight: float32 `(n, columns)`, or `(n,)` of a vector."""
+
+    part: int
+    start: int
+    values: NDArray[np.float32]
+
+
+class Checkpoint:
+    """A model folder, opened: its spec and the place of every tensor; values are read only when asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises CheckpointError for a folder without a readable config or with broken safetensors files."""
+        self.folder = folder
+        self.config = _read_json(folder / "config.json")
+        self.spec: ModelSpec = spec_from_config(self.config)
+        self._entries: dict[str, TensorEntry] = {}
+        for file in _safetensors_files(folder):
+            self._entries.update(_read_header(file))
+        self._prefix = self._find_prefix()
+
+    def check(self) -> None:
+        """Raises CheckpointError naming every missing or misshapen tensor."""
+        faults = []
+        for weight in weights_of(self.spec):
+            for part in weight.parts:
+                entry = self._entries.get(self._prefix + part.tensor)
+                expected = _expected_shape(weight, part)
+                if entry is None:
+                    faults.append(f"{part.tensor} is missing")
+                elif entry.dtype not in _DTYPES:
+                    faults.append(f"{part.tensor} is stored as {entry.dtype}; read are {', '.join(_DTYPES)}")
+                elif entry.shape != expected:
+                    faults.append(f"{part.tensor} has shape {entry.shape}, the config asks for {expected}")
+        if faults:
+            shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
+            raise CheckpointError(f"{self.folder.name}: {shown}")
+
+    def blocks(self, weight: Weight) -> Iterator[RowBlock]:
+        """The weight's rows as float32, part by part, a few megabytes at a time."""
+        for index, part in enumerate(weight.parts):
+            entry = self._entries[self._prefix + part.tensor]
+            if part.transposed:
+                matrix = self._read(entry, 0, entry.shape[0]).reshape(entry.shape).T
+                step = max(16, BLOCK_BYTES // (4 * weight.columns) // 16 * 16)
+                for start in range(0, part.rows, step):
+                    yield RowBlock(index, start, np.ascontiguousarray(matrix[start : start + step]))
+                continue
+            columns = max(1, weight.columns)
+            step = max(16, BLOCK_BYTES // (4 * columns) // 16 * 16)
+            for start in range(0, part.rows, step):
+                values = self._read(entry, start, min(start + step, part.rows))
+                yield RowBlock(index, start, values.reshape(-1, columns) if weight.is_matrix else values)
+
+    def _read(self, entry: TensorEntry, start: int, stop: int) -> NDArray[np.float32]:
+        """Rows `start .. stop` of the leading axis, flat, as float32."""
+        dtype = _DTYPES[entry.dtype]
+        row = math.prod(entry.shape[1:])
+        raw = np.empty((stop - start) * row, dtype)
+        with open(entry.file, "rb", buffering=0) as file:
+            file.seek(entry.offset + start * row * dtype.itemsize)
+            view = memoryview(raw).cast("B")
+            done = 0
+            while done < len(view):
+                count = file.readinto(view[done:])
+                if not count:
+                    raise CheckpointError(f"{entry.file.name} ends inside a tensor: the download is truncated")
+                done += count
+        if entry.dtype == "BF16":
+            return (raw.astype(np.uint32) << 16).view(np.float32)
+        return raw.astype(np.float32, copy=False)
+
+    def _find_prefix(self) -> str:
+        first = weights_of(self.spec)[0].parts[0].tensor
+        for prefix in PREFIXES:
+            if prefix + first in self._entries:
+                return prefix
+        raise CheckpointError(f"{self.folder.name} holds no tensor {first}: not a {self.spec.family} checkpoint")
+
+
+def _expected_shape(weight: Weight, part: Part) -> tuple[int, ...]:
+    if not weight.is_matrix:
+        return (part.rows,)
+    return (weight.columns, part.rows) if part.transposed else (part.rows, weight.columns)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent} has no {path.name}: not a model folder") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds no JSON object")
+    return value
+
+
+def _safetensors_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        files = [folder / "model.safetensors"]
+    else:
+        names = _read_json(index).get("weight_map", {})
+        files = [folder / Path(str(name)).name for name in sorted(set(names.values()))]
+    for file in files:
+        if not file.exists():
+            raise CheckpointError(f"{folder.name} has no {file.name}; only safetensors are read, never pickle")
+    return files
+
+
+def _read_header(path: Path) -> dict[str, TensorEntry]:
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+            raise CheckpointError(f"{path.name} is truncated or not a safetensors file ({size} bytes)")
+        try:
+            header = json.loads(file.read(length))
+            items = [(name, item) for name, item in header.items() if name != "__metadata__"]
+            return {name: _entry(path, name, item, 8 + length, size) for name, item in items}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise CheckpointError(f"{path.name} has a broken safetensors header: {error}") from None
+
+
+def _entry(path: Path, name: str, item: dict[str, Any], base: int, size: int) -> TensorEntry:
+    """One header line, checked: the bytes it names lie in the file and are as many as its shape needs."""
+    dtype, shape = item["dtype"], tuple(item["shape"])
+    start, stop = item["data_offsets"]
+    if dtype not in _DTYPES:
+        return TensorEntry(path, base + start, dtype, shape)
+    if any(not isinstance(extent, int) or extent < 0 for extent in shape):
+        raise ValueError(f"{name} has shape {shape}")
+    if stop - start != math.prod(shape) * _DTYPES[dtype].itemsize or start < 0:
+        raise ValueError(f"{name} names {stop - start} bytes for shape {shape} of {dtype}")
+    if base + stop > size:
+        raise CheckpointError(f"{path.name} ends before {name}: the download is truncated")
+    return TensorEntry(path, base + start, dtype, shape)

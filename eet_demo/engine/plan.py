@@ -1,0 +1,186 @@
+"""The memory plan: every byte of a loaded model decided before anything is allocated. Pure Python, no device.
+
+One arena holds three regions: weights, KV cache, workspace. Workspace buffers get offsets by first fit over their
+lifetimes in the program, so every layer's buffers land on the same bytes (EET's "activation cache" and "result
+buffers", csrc/op/mmanager.hpp, decided before the run instead of during it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from eet_demo.engine.program import LOGITS, TOKEN_IDS, Op, Program
+from eet_demo.engine.weights import Weight, weights_of
+from eet_demo.errors import MemoryPlanError
+from eet_demo.records import MemoryReport
+
+ALIGNMENT = 64
+"""Bytes: a cache line, and enough for every vector load."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest request an engine is built for. `prefill_chunk` bounds the rows of one pass."""
+
+    max_batch: int
+    max_context: int
+    prefill_chunk: int
+
+    @property
+    def rows(self) -> int:
+        """Most packed rows in one pass: a chunk, or one token for each sequence."""
+        return max(self.max_batch, min(self.prefill_chunk, self.max_batch * self.max_context))
+
+    @property
+    def logit_rows(self) -> int:
+        """Most rows that get logits in one pass of the head."""
+        return max(self.max_batch, min(16, self.rows))
+
+
+class Layout(Protocol):
+    """What an executor decides about memory; asked before it exists, so an implementation holds no device."""
+
+    activation_bytes: int
+    kv_bytes: int
+
+    def weight_bytes(self, weight: Weight) -> int:
+        """Stored bytes of a weight, padding included."""
+
+    def scratch_bytes(self, op: Op, limits: Limits) -> int:
+        """Bytes `op` needs beside its buffers while it runs."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Bytes `offset .. offset + size` of the arena; `first_op .. last_op` is when a workspace block is live."""
+
+    name: str
+    offset: int
+    size: int
+    first_op: int = 0
+    last_op: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.size
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where every block lies. `blocks` maps a weight, `kv_cache`, a buffer or `scratch.<op name>` to its place."""
+
+    limits: Limits
+    report: MemoryReport
+    blocks: dict[str, Block]
+
+    @property
+    def total_bytes(self) -> int:
+        return self.report.total_bytes
+
+    def check_fits(self, available_bytes: int) -> None:
+        """Raises MemoryPlanError when the arena is larger than `available_bytes`."""
+        if self.total_bytes > available_bytes:
+            report = self.report
+            raise MemoryPlanError(
+                f"needs {self.total_bytes:,} bytes ({_gib(self.total_bytes)}): weights {_gib(report.weights_bytes)}, "
+                f"KV cache {_gib(report.kv_cache_bytes)}, workspace {_gib(report.workspace_bytes)}; "
+                f"available are {_gib(available_bytes)}. Choose a smaller model, context or batch."
+            )
+
+    def table(self) -> str:
+        """The plan as text: one line a region, then the workspace blocks in arena order."""
+        report = self.report
+        lines = [f"{'region':<28}{'offset':>16}{'bytes':>16}"]
+        kv = self.blocks["kv_cache"]
+        workspace = report.weights_bytes + report.kv_cache_bytes
+        for name, offset, size in (
+            ("weights", 0, report.weights_bytes),
+            ("KV cache", kv.offset, report.kv_cache_bytes),
+            ("workspace", workspace, report.workspace_bytes),
+        ):
+            lines.append(f"{name:<28}{offset:>16,}{size:>16,}")
+        shared: dict[tuple[str, int, int], None] = {}
+        for block in sorted(self.blocks.values(), key=lambda block: (block.offset, block.name)):
+            if block.offset >= workspace:
+                stem = block.name.split(".")[0] if not block.name.startswith("scratch") else "scratch"
+                shared[(f"  {stem}", block.offset, block.size)] = None
+        lines += [f"{name:<28}{offset:>16,}{size:>16,}" for name, offset, size in shared]
+        return "\n".join(lines)
+
+
+def plan_memory(program: Program, layout: Layout, limits: Limits, guard_bytes: int = 0) -> Plan:
+    """Places weights, KV cache and workspace of `program`; `guard_bytes` separates blocks in debug mode."""
+    blocks: dict[str, Block] = {}
+    offset = 0
+    for weight in weights_of(program.spec):
+        size = layout.weight_bytes(weight)
+        blocks[weight.name] = Block(weight.name, offset, size)
+        offset += _aligned(size + guard_bytes)
+    weights_bytes = offset
+
+    spec = program.spec
+    slots = spec.num_layers * 2 * limits.max_batch * spec.num_kv_heads * limits.max_context
+    kv_size = slots * spec.head_dim * layout.kv_bytes
+    blocks["kv_cache"] = Block("kv_cache", offset, kv_size)
+    kv_cache_bytes = _aligned(kv_size + guard_bytes)
+
+    base = weights_bytes + kv_cache_bytes
+    placed = _first_fit(_workspace(program, layout, limits), guard_bytes)
+    workspace_bytes = max((_aligned(block.end + guard_bytes) for block in placed), default=0)
+    for block in placed:
+        blocks[block.name] = Block(block.name, base + block.offset, block.size, block.first_op, block.last_op)
+    return Plan(limits, MemoryReport(weights_bytes, kv_cache_bytes, workspace_bytes), blocks)
+
+
+def _workspace(program: Program, layout: Layout, limits: Limits) -> list[Block]:
+    """Every workspace buffer with its size and lifetime, unplaced, in order of first use."""
+    live: dict[str, tuple[int, int]] = {}
+    for index, op in enumerate(program.ops):
+        for name in (*op.reads, *op.writes):
+            first, _ = live.get(name, (index, index))
+            live[name] = (first, index)
+    blocks = [
+        Block(name, 0, _buffer_bytes(program, layout, limits, name), first, last)
+        for name, (first, last) in live.items()
+    ]
+    for index, op in enumerate(program.ops):
+        size = layout.scratch_bytes(op, limits)
+        if size:
+            blocks.append(Block(f"scratch.{op.name}", 0, size, index, index))
+    return sorted(blocks, key=lambda block: (block.first_op, -block.size, block.name))
+
+
+def _buffer_bytes(program: Program, layout: Layout, limits: Limits, name: str) -> int:
+    width = program.buffer_width(name)
+    if name == LOGITS:
+        return 4 * limits.logit_rows * width
+    if name in (TOKEN_IDS, "residual"):
+        return 4 * limits.rows * width
+    return layout.activation_bytes * limits.rows * width
+
+
+def _first_fit(blocks: Sequence[Block], guard_bytes: int) -> list[Block]:
+    """Gives each block the lowest offset free for its whole lifetime."""
+    placed: list[Block] = []
+    for block in blocks:
+        neighbours = sorted(
+            (other for other in placed if other.first_op <= block.last_op and block.first_op <= other.last_op),
+            key=lambda other: other.offset,
+        )
+        offset = 0
+        for other in neighbours:
+            if offset + block.size + guard_bytes <= other.offset:
+                break
+            offset = max(offset, _aligned(other.end + guard_bytes))
+        placed.append(Block(block.name, offset, block.size, block.first_op, block.last_op))
+    return placed
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**29 else f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,50 @@
+"""One exception family: every error a visitor or caller can cause derives from `EetError`.
+
+A message says what was given, what is supported and what to do; only the page and the command line turn it into words.
+"""
+
+from __future__ import annotations
+
+
+class EetError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class RequestError(EetError, ValueError):
+    """A request that no configuration could serve: an empty prompt, an id outside the vocabulary, too many rows."""
+
+
+class UnsupportedError(EetError):
+    """A model, dtype, device or option that this executor or machine lacks; the message names what there is."""
+
+
+class EngineBusyError(EetError, RuntimeError):
+    """A generation was asked of an engine that is already generating."""
+
+
+class MemoryPlanError(EetError, MemoryError):
+    """The plan needs more memory than there is; raised before anything is allocated, with both figures."""
+
+
+class CheckpointError(EetError):
+    """A model folder or file that cannot be read as a checkpoint: truncated, missing or misshapen tensors."""
+
+
+class SourceError(EetError):
+    """A model that cannot be fetched: no network, a wrong hash, an interrupted download."""
+
+
+class KernelCompileError(EetError):
+    """The compiler is missing or refused a kernel; the message ends with the command that repeats it."""
+
+
+class WorkerError(EetError):
+    """A worker process died or answered out of turn."""
+
+
+class TraceError(EetError, ValueError):
+    """A trace that does not follow the schema; the message names the first place that breaks it."""
+
+
+class PortInUseError(EetError):
+    """The page's port is already taken."""

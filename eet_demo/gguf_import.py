@@ -1,0 +1,326 @@
+"""A GGUF file as a plain float32 Hugging Face folder, converted once and in bounded memory.
+
+`convert(gguf, folder)` writes `model.safetensors`, `config.json`, `generation_config.json`, `tokenizer.json` and
+`tokenizer_config.json`. Tensors are dequantised one at a time into a file whose header is written first, so the peak
+is one tensor and not one model.
+
+What llama.cpp's converter changed is undone here (github.com/ggml-org/llama.cpp, convert_hf_to_gguf.py):
+- llama: rows of q and k are permuted from the half-split rotary layout to interleaved pairs, per head;
+- gpt2: Conv1D weights are stored transposed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from gguf.quants import dequantize
+
+from eet_demo.errors import CheckpointError, UnsupportedError
+from eet_demo.gguf_tokenizer import tokenizer_files
+
+ARCHITECTURES = ("llama", "gpt2")
+
+Progress = Callable[[str, int, int], None]
+"""`(stage, done, total)` with both counts in bytes; called often, must be cheap."""
+
+_GLOBAL_NAMES = {
+    "llama": {
+        "token_embd": "model.embed_tokens",
+        "output_norm": "model.norm",
+        "output": "lm_head",
+    },
+    "gpt2": {
+        "token_embd": "transformer.wte",
+        "position_embd": "transformer.wpe",
+        "output_norm": "transformer.ln_f",
+        "output": "lm_head",
+    },
+}
+_LAYER_NAMES = {
+    "llama": {
+        "attn_norm": "input_layernorm",
+        "attn_q": "self_attn.q_proj",
+        "attn_k": "self_attn.k_proj",
+        "attn_v": "self_attn.v_proj",
+        "attn_output": "self_attn.o_proj",
+        "ffn_norm": "post_attention_layernorm",
+        "ffn_gate": "mlp.gate_proj",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+    },
+    "gpt2": {
+        "attn_norm": "ln_1",
+        "attn_qkv": "attn.c_attn",
+        "attn_output": "attn.c_proj",
+        "ffn_norm": "ln_2",
+        "ffn_up": "mlp.c_fc",
+        "ffn_down": "mlp.c_proj",
+    },
+}
+_LAYER_PREFIX = {"llama": "model.layers", "gpt2": "transformer.h"}
+_CONV1D = ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight")
+_LAYER = re.compile(r"blk\.(\d+)\.(.+)\.(weight|bias)")
+
+
+@dataclass(frozen=True)
+class GgufTensor:
+    """One tensor of the file: `shape` in C order as Hugging Face has it, `data` still in its blocks."""
+
+    name: str
+    hf_name: str
+    shape: tuple[int, ...]
+    kind: gguf.GGMLQuantizationType
+    data: np.ndarray
+    """memory-mapped blocks (or floats), rows first"""
+
+
+class GgufFile:
+    """A GGUF checkpoint of a supported architecture, memory-mapped.
+
+    Raises:
+        CheckpointError: not a GGUF, truncated, or a tensor that does not belong to the architecture.
+        UnsupportedError: an architecture that this project does not run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._reader = _open(path)
+        self.architecture = str(self.value("general.architecture", ""))
+        if self.architecture not in ARCHITECTURES:
+            raise UnsupportedError(
+                f"{path.name} holds the architecture '{self.architecture or 'unnamed'}'; "
+                f"GGUF files of {' and '.join(ARCHITECTURES)} can be converted."
+            )
+        if self.value(f"{self.architecture}.expert_count", 0):
+            raise UnsupportedError(f"{path.name} is a mixture of experts; only dense llama and gpt2 models can be run.")
+        self.tensors = tuple(self._tensors())
+        names = {tensor.hf_name for tensor in self.tensors}
+        if len(names) != len(self.tensors):
+            raise CheckpointError(f"{path} maps two tensors to one name; the file is broken.")
+
+    def value(self, key: str, default: Any = None) -> Any:
+        """A metadata value as Python int, float, bool, str or list; `default` where the file has none."""
+        field = self._reader.get_field(key)
+        return default if field is None else field.contents()
+
+    def need(self, key: str) -> Any:
+        """A metadata value of the architecture that must be there, e.g. `block_count`."""
+        value = self.value(f"{self.architecture}.{key}")
+        if value is None:
+            raise CheckpointError(f"{self.path} lacks the metadata key {self.architecture}.{key}.")
+        return value
+
+    def _tensors(self) -> Iterator[GgufTensor]:
+        for item in self._reader.tensors:
+            if item.name == "rope_freqs.weight":  # goes into the config, see _rope_scaling
+                continue
+            shape = tuple(int(n) for n in reversed(item.shape))
+            if self.architecture == "gpt2" and item.name.endswith(_CONV1D):
+                shape = shape[::-1]
+            yield GgufTensor(item.name, self._hf_name(item.name), shape, item.tensor_type, item.data)
+
+    def _hf_name(self, name: str) -> str:
+        match = _LAYER.fullmatch(name)
+        if match and match[2] in _LAYER_NAMES[self.architecture]:
+            middle = _LAYER_NAMES[self.architecture][match[2]]
+            return f"{_LAYER_PREFIX[self.architecture]}.{match[1]}.{middle}.{match[3]}"
+        stem, _, suffix = name.rpartition(".")
+        if stem in _GLOBAL_NAMES[self.architecture]:
+            return f"{_GLOBAL_NAMES[self.architecture][stem]}.{suffix}"
+        raise CheckpointError(f"{self.path} has a tensor '{name}' that a {self.architecture} model does not have.")
+
+    def weight(self, tensor: GgufTensor) -> np.ndarray:
+        """float32 `tensor.shape`, C-contiguous, in Hugging Face's layout."""
+        data = dequantize(tensor.data, tensor.kind).astype(np.float32, copy=False)
+        if self.architecture == "llama" and (".attn_q." in tensor.name or ".attn_k." in tensor.name):
+            heads = self.num_heads if ".attn_q." in tensor.name else self.num_kv_heads
+            data = unpermute(data, heads)
+        elif self.architecture == "gpt2" and tensor.name.endswith(_CONV1D):
+            data = data.T
+        return np.ascontiguousarray(data).reshape(tensor.shape)
+
+    @property
+    def num_heads(self) -> int:
+        return int(self.need("attention.head_count"))
+
+    @property
+    def num_kv_heads(self) -> int:
+        return int(self.value(f"{self.architecture}.attention.head_count_kv", self.num_heads))
+
+    def rope_factors(self) -> np.ndarray | None:
+        """float32 (head_dim / 2,): what llama3 scaling divides each rotary frequency by; None without scaling."""
+        for item in self._reader.tensors:
+            if item.name == "rope_freqs.weight":
+                return dequantize(item.data, item.tensor_type).astype(np.float32)
+        return None
+
+
+def _open(path: Path) -> gguf.GGUFReader:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+    if magic != b"GGUF":
+        raise CheckpointError(f"{path} is not a GGUF file: it starts with {magic!r} instead of b'GGUF'.")
+    try:
+        return gguf.GGUFReader(path)
+    except (ValueError, KeyError, IndexError, OverflowError, UnicodeDecodeError, MemoryError) as error:
+        raise CheckpointError(f"{path} is truncated or damaged ({error}); delete it and fetch it again.") from error
+
+
+def unpermute(rows: np.ndarray, num_heads: int) -> np.ndarray:
+    """Rows of a llama q or k projection (or bias) from interleaved pairs back to the half-split rotary layout.
+
+    The inverse of llama.cpp's `LlamaModel.permute`: within a head, row `2 * i + h` becomes row `h * head_dim / 2 + i`.
+
+    Args:
+        rows: (num_heads * head_dim, ...) float32.
+    """
+    pairs = rows.reshape(num_heads, rows.shape[0] // num_heads // 2, 2, *rows.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(rows.shape)
+
+
+def _short(value: float) -> float:
+    """The shortest decimal that is the same float32: 1e-05 instead of 9.999999747378752e-06."""
+    return float(str(np.float32(value)))
+
+
+def _is_tied(file: GgufFile) -> bool:
+    tensors = {tensor.hf_name: tensor for tensor in file.tensors}
+    head = tensors.get("lm_head.weight")
+    if head is None:
+        return True
+    embedding = tensors[_GLOBAL_NAMES[file.architecture]["token_embd"] + ".weight"]
+    return head.kind == embedding.kind and np.array_equal(head.data, embedding.data)
+
+
+def _special_ids(file: GgufFile) -> dict[str, int]:
+    keys = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
+    found = {name: file.value(f"tokenizer.ggml.{key}") for name, key in keys.items()}
+    return {name: int(value) for name, value in found.items() if value is not None}
+
+
+def _rope_scaling(file: GgufFile, theta: float, head_dim: int) -> dict[str, Any] | None:
+    """Llama 3's scaling from the per-frequency factors that a GGUF keeps of it; checked, never guessed.
+
+    llama.cpp stores only the factors (`generate_extra_tensors` of LlamaModel). Every Llama 3.1/3.2 release uses
+    low_freq_factor 1, high_freq_factor 4 and 8192 original positions; these are taken if they reproduce the tensor.
+    """
+    factors = file.rope_factors()
+    scaling = file.value("llama.rope.scaling.type", "none")
+    if factors is None:
+        if scaling == "linear":
+            return {"rope_type": "linear", "factor": _short(file.need("rope.scaling.factor"))}
+        if scaling != "none":
+            raise UnsupportedError(f"{file.path.name} uses rotary scaling '{scaling}'; linear and llama3 are supported.")
+        return None
+    found = {
+        "rope_type": "llama3",
+        "factor": _short(float(factors.max())),
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    if not np.allclose(llama3_factors(theta, head_dim, found), factors, rtol=1e-4):
+        raise UnsupportedError(f"{file.path.name} has rotary factors that are not those of Llama 3.1 or 3.2.")
+    return found
+
+
+def llama3_factors(theta: float, head_dim: int, scaling: dict[str, Any]) -> np.ndarray:
+    """float64 (head_dim / 2,): the divisor of each rotary frequency, as `LlamaModel.generate_extra_tensors` has it."""
+    wavelength = 2 * np.pi * theta ** (np.arange(0, head_dim, 2) / head_dim)
+    original, factor = scaling["original_max_position_embeddings"], scaling["factor"]
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    smooth = np.clip((original / wavelength - low) / (high - low), 0.0, 1.0)
+    return np.asarray(1 / ((1 - smooth) / factor + smooth))
+
+
+def hf_config(file: GgufFile) -> dict[str, Any]:
+    """`config.json` of the folder, in the keys that released checkpoints use."""
+    vocab_size = next(t.shape[0] for t in file.tensors if t.name == "token_embd.weight")
+    common = {"vocab_size": vocab_size, "tie_word_embeddings": _is_tied(file), "dtype": "float32"} | _special_ids(file)
+    if file.architecture == "gpt2":
+        return {
+            "architectures": ["GPT2LMHeadModel"],
+            "model_type": "gpt2",
+            "n_embd": int(file.need("embedding_length")),
+            "n_layer": int(file.need("block_count")),
+            "n_head": file.num_heads,
+            "n_positions": int(file.need("context_length")),
+            "n_inner": int(file.need("feed_forward_length")),
+            "layer_norm_epsilon": _short(file.need("attention.layer_norm_epsilon")),
+            "activation_function": "gelu_new",
+        } | common
+    hidden = int(file.need("embedding_length"))
+    head_dim = int(file.value("llama.attention.key_length", hidden // file.num_heads))
+    theta = _short(file.value("llama.rope.freq_base", 10000.0))
+    if (rotary := int(file.value("llama.rope.dimension_count", head_dim))) != head_dim:
+        raise UnsupportedError(f"{file.path.name} rotates {rotary} of {head_dim} dimensions; only all of them can be run.")
+    biased = {tensor.name.split(".")[2] for tensor in file.tensors if tensor.name.endswith(".bias")}
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": hidden,
+        "intermediate_size": int(file.need("feed_forward_length")),
+        "num_hidden_layers": int(file.need("block_count")),
+        "num_attention_heads": file.num_heads,
+        "num_key_value_heads": file.num_kv_heads,
+        "head_dim": head_dim,
+        "max_position_embeddings": int(file.need("context_length")),
+        "rms_norm_eps": _short(file.need("attention.layer_norm_rms_epsilon")),
+        "rope_theta": theta,
+        "rope_scaling": _rope_scaling(file, theta, head_dim),
+        "hidden_act": "silu",
+        "attention_bias": "attn_q" in biased,
+        "mlp_bias": "ffn_up" in biased,
+    } | common
+
+
+def _write_safetensors(file: GgufFile, tensors: list[GgufTensor], target: Path, progress: Progress) -> None:
+    """Header first, then tensor by tensor (the safetensors format: 8-byte length, JSON, data)."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for tensor in tensors:
+        size = 4 * int(np.prod(tensor.shape))
+        header[tensor.hf_name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    done = 0
+    with target.open("wb") as out:
+        out.write(struct.pack("<Q", len(text)) + text)
+        for tensor in tensors:
+            done += out.write(file.weight(tensor).data.cast("B"))
+            progress("convert", done, offset)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def convert(path: Path, folder: Path, progress: Progress = lambda stage, done, total: None) -> None:
+    """Writes `path` into the existing `folder` as a float32 Hugging Face checkpoint.
+
+    The caller renames the folder into place when this returns; nothing here is atomic as a whole.
+
+    Raises:
+        CheckpointError: truncated, damaged or misshapen.
+        UnsupportedError: an architecture, rotary scaling or tokenizer that is not supported; the message names it.
+    """
+    file = GgufFile(path)
+    config = hf_config(file)
+    files = tokenizer_files(file.value, path.name)
+    tensors = [t for t in file.tensors if not (t.hf_name == "lm_head.weight" and config["tie_word_embeddings"])]
+    _write_safetensors(file, tensors, folder / "model.safetensors", progress)
+    files["config.json"] = json.dumps(config, indent=2)
+    files["generation_config.json"] = json.dumps(_special_ids(file), indent=2)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")

@@ -1,0 +1,187 @@
+"""A side that plays a fixed scenario: no model, no torch, any rate, any fault. The page's tests are driven by it.
+
+`scripted:rate=200,prefill_s=0.4,passes=8` writes the prompt's own ids over and over, so that the text is readable;
+`scripted:trace=/path/trace.json,index=1` plays the tokens of a recorded side at their recorded times.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eet_demo.errors import EetError, RequestError, UnsupportedError
+from eet_demo.records import SideConfig
+from eet_demo.sides import Roofline, RunClock, RunRequest, SideOptions, Sink, StopRun
+from eet_demo.sides.names import parse_side
+
+MARGIN = 0.25
+"""Logit of the scripted token over every other one: what the parity margin of a planted divergence must be."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What happens. Times in seconds, `rate` in steps a second; a fault strikes when its step is reached.
+
+    Args:
+        passes: prefill progress reports, spread over `prefill_s`; 0 reports none, as stock does.
+        deaf: Stop is not noticed during prefill, as in stock's.
+        ids: ids joined by `+`, repeated; empty takes the prompt's own.
+        differ_at: from this step on, every id is one higher.
+        fail_in: `load`, `prefill` or `decode`: raises there. die_in: the process kills itself there.
+        fault_at: step of a fault in `decode`.
+        trace, index: play side `index` of this recorded trace.
+    """
+
+    rate: float = 100.0
+    prefill_s: float = 0.1
+    load_s: float = 0.0
+    passes: int = 0
+    deaf: bool = False
+    ids: str = ""
+    differ_at: int = -1
+    fail_in: str = ""
+    die_in: str = ""
+    fault_at: int = 3
+    weights_mb: int = 100
+    trace: str = ""
+    index: int = 0
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, str]) -> Scenario:
+        """Raises RequestError for an unknown option or a value that is no number."""
+        types = {field.name: type(field.default) for field in fields(cls)}
+        values: dict[str, Any] = {}
+        for key, text in options.items():
+            if key not in types:
+                raise RequestError(f"scripted side: unknown option {key!r}; there are {', '.join(types)}")
+            try:
+                values[key] = text in ("on", "true", "1") if types[key] is bool else types[key](text)
+            except ValueError:
+                raise RequestError(f"scripted side: {key}={text!r} is not a {types[key].__name__}") from None
+        return cls(**values)
+
+
+class ScriptedSide:
+    """Plays a `Scenario` with real sleeps and real stamps."""
+
+    def __init__(self, options: SideOptions) -> None:
+        self._options = options
+        self._scenario = Scenario.from_options(parse_side(options.side).options)
+        self._cached_tokens = 0
+
+    def load(self) -> SideConfig:
+        time.sleep(self._scenario.load_s)
+        self._strike("load")
+        options = self._options
+        return SideConfig(
+            options.side, "scripted", options.device, options.dtype, options.weights, options.threads, {"scenario": True}
+        )
+
+    def run(self, request: RunRequest, sink: Sink) -> RunClock:
+        start_ns = time.perf_counter_ns()
+        sink.started(start_ns)
+        self._prefill(request, sink, start_ns)
+        for step, (due_ns, ids) in enumerate(self._steps(request)):
+            _sleep_until(start_ns + due_ns)
+            if sink.stopped:
+                raise StopRun
+            if step == self._scenario.fault_at:
+                self._strike("decode")
+            self._cached_tokens += len(ids)
+            sink.tokens(time.perf_counter_ns(), ids)
+        return RunClock(start_ns, time.perf_counter_ns())
+
+    def memory_bytes(self) -> Mapping[str, int]:
+        weights = self._scenario.weights_mb * 2**20
+        reserved = self._options.max_batch * self._options.max_context * 1024
+        return {"weights": weights, "kv_cache_used": self._cached_tokens * 1024, "kv_cache_reserved": reserved}
+
+    def logits_at(self, token_ids: Sequence[int]) -> np.ndarray:
+        """Zeros, but `MARGIN` for the id one below the last of `token_ids` repeated: see `differ_at`."""
+        logits = np.zeros(max(token_ids) + 2 + 2**16, dtype=np.float32)
+        logits[self._expected_next(token_ids)] = MARGIN
+        return logits
+
+    def roofline(self, context: int, batch: int) -> Roofline:
+        raise UnsupportedError("a scripted side moves no bytes: it has no roofline")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _prefill(self, request: RunRequest, sink: Sink, start_ns: int) -> None:
+        total = sum(map(len, request.prompt_ids))
+        passes = self._scenario.passes or 1
+        self._cached_tokens = 0
+        for done in range(1, passes + 1):
+            _sleep_until(start_ns + int(self._scenario.prefill_s * 1e9 * done / passes), None if self._scenario.deaf else sink)
+            if sink.stopped and not self._scenario.deaf:
+                raise StopRun
+            self._cached_tokens = total * done // passes
+            if self._scenario.passes:
+                sink.progress(self._cached_tokens, total)
+        self._strike("prefill")
+
+    def _steps(self, request: RunRequest) -> Iterator[tuple[int, list[int | None]]]:
+        """(nanoseconds after t0, ids per row) of every step."""
+        if self._scenario.trace:
+            yield from _recorded_steps(Path(self._scenario.trace), self._scenario.index, len(request.prompt_ids))
+            return
+        ended = [False] * len(request.prompt_ids)
+        for step in range(request.new_tokens):
+            ids: list[int | None] = []
+            for row, prompt in enumerate(request.prompt_ids):
+                token_id = self._token(prompt, step)
+                ids.append(None if ended[row] else token_id)
+                ended[row] = ended[row] or token_id in request.stop_token_ids
+            if all(token_id is None for token_id in ids):
+                return
+            yield int((self._scenario.prefill_s + step / self._scenario.rate) * 1e9), ids
+
+    def _token(self, prompt: Sequence[int], step: int) -> int:
+        cycle = [int(text) for text in self._scenario.ids.split("+")] if self._scenario.ids else prompt
+        return cycle[step % len(cycle)] + (0 <= self._scenario.differ_at <= step)
+
+    def _expected_next(self, token_ids: Sequence[int]) -> int:
+        """The id that an undisturbed script puts after `token_ids`: the prompt repeats, so look one cycle back."""
+        for cycle in range(1, len(token_ids)):
+            if all(token_ids[i] == token_ids[i - cycle] for i in range(cycle, len(token_ids))):
+                return token_ids[-cycle]
+        return token_ids[0]
+
+    def _strike(self, place: str) -> None:
+        if self._scenario.die_in == place:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._scenario.fail_in == place:
+            raise EetError(f"the scripted side fails in {place}, as its scenario says; choose another scenario")
+
+
+def _sleep_until(due_ns: int, sink: Sink | None = None) -> None:
+    """Sleeps until perf_counter_ns reaches `due_ns`, or until `sink` is stopped."""
+    while (remaining_ns := due_ns - time.perf_counter_ns()) > 0:
+        if sink is not None and sink.stopped:
+            return
+        time.sleep(min(remaining_ns / 1e9, 0.02) if sink is not None else remaining_ns / 1e9)
+
+
+def _recorded_steps(path: Path, index: int, rows: int) -> Iterator[tuple[int, list[int | None]]]:
+    """Steps of a recorded side: tokens that share a stamp are one step."""
+    tokens = json.loads(path.read_text(encoding="utf-8"))["sides"][index]["tokens"]
+    step: list[int | None] = [None] * rows
+    due_ns: int | None = None
+    for row, time_ns, token_id in zip(tokens["row"], tokens["time_ns"], tokens["id"], strict=True):
+        if due_ns is not None and time_ns != due_ns:
+            yield due_ns, step
+            step = [None] * rows
+        due_ns = time_ns
+        if row < rows:
+            step[row] = token_id
+    if due_ns is not None:
+        yield due_ns, step
