@@ -7,7 +7,9 @@ from __future__ import annotations
 
 
 class EetError(Exception):
-    """Base of every error this project raises on purpose."""
+    """Base of every error this project raises on purpose. `remedy` is the next step for whoever reads it on the page."""
+
+    remedy = "Change what the message names and start again."
 
 
 class RequestError(EetError, ValueError):
@@ -17,29 +19,43 @@ class RequestError(EetError, ValueError):
 class UnsupportedError(EetError):
     """A model, dtype, device or option that this executor or machine lacks; the message names what there is."""
 
+    remedy = "Pick one of the choices that the message names."
+
 
 class EngineBusyError(EetError, RuntimeError):
     """A generation was asked of an engine that is already generating."""
+
+    remedy = "Wait until the running race has ended."
 
 
 class MemoryPlanError(EetError, MemoryError):
     """The plan needs more memory than there is; raised before anything is allocated, with both figures."""
 
+    remedy = "Choose a smaller model, context or batch."
+
 
 class CheckpointError(EetError):
     """A model folder or file that cannot be read as a checkpoint: truncated, missing or misshapen tensors."""
+
+    remedy = "Fetch the model again: python -m eet_demo fetch MODEL."
 
 
 class SourceError(EetError):
     """A model that cannot be fetched: no network, a wrong hash, an interrupted download."""
 
+    remedy = "Try again when the source can be reached, or pick a model that is on this machine."
+
 
 class KernelCompileError(EetError):
     """The compiler is missing or refused a kernel; the message ends with the command that repeats it."""
 
+    remedy = "Install a C++ compiler (Debian: apt-get install g++) and start again."
+
 
 class WorkerError(EetError):
     """A worker process died or answered out of turn."""
+
+    remedy = "Start the race again: a fresh worker process is started for it."
 
 
 class TraceError(EetError, ValueError):
