@@ -222,7 +222,7 @@ def _rope_scaling(file: GgufFile, theta: float, head_dim: int) -> dict[str, Any]
         if scaling == "linear":
             return {"rope_type": "linear", "factor": _short(file.need("rope.scaling.factor"))}
         if scaling != "none":
-            raise UnsupportedError(f"{file.path.name} uses rotary scaling '{scaling}'; linear and llama3 are supported.")
+            raise UnsupportedError(f"{file.path.name} uses rotary scaling '{scaling}'; linear and llama3 can be run.")
         return None
     found = {
         "rope_type": "llama3",
@@ -265,7 +265,7 @@ def hf_config(file: GgufFile) -> dict[str, Any]:
     head_dim = int(file.value("llama.attention.key_length", hidden // file.num_heads))
     theta = _short(file.value("llama.rope.freq_base", 10000.0))
     if (rotary := int(file.value("llama.rope.dimension_count", head_dim))) != head_dim:
-        raise UnsupportedError(f"{file.path.name} rotates {rotary} of {head_dim} dimensions; only all of them can be run.")
+        raise UnsupportedError(f"{file.path.name} rotates {rotary} of {head_dim} dimensions; only all can be rotated.")
     biased = {tensor.name.split(".")[2] for tensor in file.tensors if tensor.name.endswith(".bias")}
     return {
         "architectures": ["LlamaForCausalLM"],
