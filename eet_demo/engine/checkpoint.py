@@ -1,7 +1,8 @@
 """Reading a Hugging Face model folder: config.json and safetensors, straight into the caller's arrays.
 
-The format (https://huggingface.co/docs/safetensors): 8 bytes little-endian header length, a JSON header, raw tensors.
-The library's own reader maps whole files, which then count as the process's memory; plain reads of a few megabytes do not.
+The format (https://huggingface.co/docs/safetensors): 8 bytes little-endian header length, a JSON header, raw
+tensors. The library's own reader maps whole files, which then count as the process's memory; plain reads of a few
+megabytes do not.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Checkpoint:
         faults = []
         for weight in weights_of(self.spec):
             for part in weight.parts:
-                entry = self._entries.get(self._prefix + part.tensor)
+                entry = self._find(part)
                 expected = _expected_shape(weight, part)
                 if entry is None:
                     faults.append(f"{part.tensor} is missing")
@@ -85,7 +86,9 @@ class Checkpoint:
     def blocks(self, weight: Weight) -> Iterator[RowBlock]:
         """The weight's rows as float32, part by part, a few megabytes at a time."""
         for index, part in enumerate(weight.parts):
-            entry = self._entries[self._prefix + part.tensor]
+            entry = self._find(part)
+            if entry is None:
+                raise CheckpointError(f"{self.folder.name}: {part.tensor} is missing")
             if part.transposed:
                 matrix = self._read(entry, 0, entry.shape[0]).reshape(entry.shape).T
                 step = max(16, BLOCK_BYTES // (4 * weight.columns) // 16 * 16)
@@ -115,6 +118,10 @@ class Checkpoint:
         if entry.dtype == "BF16":
             return (raw.astype(np.uint32) << 16).view(np.float32)
         return raw.astype(np.float32, copy=False)
+
+    def _find(self, part: Part) -> TensorEntry | None:
+        """The part's tensor; heads stand outside the prefix of the model's body."""
+        return self._entries.get(self._prefix + part.tensor, self._entries.get(part.tensor))
 
     def _find_prefix(self) -> str:
         first = weights_of(self.spec)[0].parts[0].tensor

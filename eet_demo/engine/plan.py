@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from eet_demo.engine.program import LOGITS, TOKEN_IDS, Op, Program
+from eet_demo.engine.program import LOGITS, RESIDUAL, TOKEN_IDS, Op, Program
 from eet_demo.engine.weights import Weight, weights_of
 from eet_demo.errors import MemoryPlanError
 from eet_demo.records import MemoryReport
@@ -156,8 +156,10 @@ def _buffer_bytes(program: Program, layout: Layout, limits: Limits, name: str) -
     width = program.buffer_width(name)
     if name == LOGITS:
         return 4 * limits.logit_rows * width
-    if name in (TOKEN_IDS, "residual"):
+    if name == TOKEN_IDS:
         return 4 * limits.rows * width
+    if name == RESIDUAL:  # float32 at least: it sums every layer's output
+        return max(4, layout.activation_bytes) * limits.rows * width
     return layout.activation_bytes * limits.rows * width
 
 

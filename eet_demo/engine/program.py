@@ -20,8 +20,8 @@ TOKEN_IDS = "token_ids"
 class Work:
     """What one step does: packed `rows`, `wanted` rows for the head, and how much of the KV cache they touch.
 
-    `cached_slots` sums the filled slots of every sequence (each is read once); `attended_slots` sums, over the rows, the
-    slots each attends to (each costs arithmetic).
+    `cached_slots` sums the filled slots of every sequence (each is read once); `attended_slots` sums, over the rows,
+    the slots each attends to (each costs arithmetic).
     """
 
     rows: int
@@ -37,7 +37,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Bytes:
-    """Bytes of one element: `activation` and `kv` in the compute dtype; residual, partial sums and logits are float32."""
+    """Bytes of one element: `activation` and `kv` in the compute dtype; residual and logits are float32."""
 
     activation: int = 4
     kv: int = 4
@@ -328,7 +328,7 @@ class Program:
 
 
 def build_program(spec: ModelSpec) -> Program:
-    """Five dependent ops a layer, two before and after: embed, (norm_qkv, attention, linear_residual, norm_mlp, linear_residual)*, norm_lm_head, sample."""
+    """Five dependent ops a layer between `embed` and `norm_lm_head`, `sample`; more where outputs are normed."""
     learned = "embed.positions" if "learned" in spec.positions else None
     norm = _norm(spec, "embed.norm") if spec.embedding_norm else None
     ops: list[Op] = [Embed(-1, "embed.tokens", learned, norm, spec.embedding_scale, spec.hidden_size)]

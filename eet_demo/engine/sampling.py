@@ -1,6 +1,6 @@
-"""The next token, defined once for every executor: Philox4x32-10 and Gumbel-max over what temperature, top-k and top-p leave.
+"""The next token, defined once for every executor: Gumbel-max over what temperature, top-k and top-p leave.
 
-Sources: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011) for Philox; Gumbel-max draws from
+Sources: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011) for Philox4x32-10; Gumbel-max draws from
 softmax(z) as argmax(z_i - log(-log(u_i))). The counter is (token id, step, row, 0), the key the seed, so a draw depends
 on nothing but the request: not on the batch, the executor, or the order in which candidates are looked at.
 """
@@ -38,7 +38,12 @@ def philox4x32(counter: tuple[NDArray[np.uint32] | int, int, int, int], key: int
     k0, k1 = key & 0xFFFFFFFF, key >> 32
     for _ in range(PHILOX_ROUNDS):
         p0, p1 = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
-        c0, c1, c2, c3 = (p1 >> np.uint64(32)) ^ c1 ^ np.uint64(k0), p1 & _LOW, (p0 >> np.uint64(32)) ^ c3 ^ np.uint64(k1), p0 & _LOW
+        c0, c1, c2, c3 = (
+            (p1 >> np.uint64(32)) ^ c1 ^ np.uint64(k0),
+            p1 & _LOW,
+            (p0 >> np.uint64(32)) ^ c3 ^ np.uint64(k1),
+            p0 & _LOW,
+        )
         k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
     return c0.astype(np.uint32)
 

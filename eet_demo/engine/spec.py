@@ -1,4 +1,4 @@
-"""What a decoder is, as data. A family is a function from a Hugging Face `config.json` to a `ModelSpec`; nothing else knows it."""
+"""What a decoder is, as data: a family is a function from a Hugging Face `config.json` to a `ModelSpec`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Activation = Literal["gelu_tanh", "gelu_erf", "silu", "relu"]
 class RotaryScaling:
     """How rotary frequencies are stretched beyond the trained context.
 
-    `linear` divides every frequency by `factor`; `llama3` leaves short wavelengths, divides long ones and blends between
-    (source: `_compute_llama3_parameters` of transformers' modeling_rope_utils.py).
+    `linear` divides every frequency by `factor`; `llama3` leaves short wavelengths, divides long ones and blends
+    between (source: `_compute_llama3_parameters` of transformers' modeling_rope_utils.py).
     """
 
     kind: Literal["linear", "llama3"]
@@ -84,15 +84,17 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.hidden_size % 8 or self.intermediate_size % 8:
             raise UnsupportedError(
-                f"hidden size {self.hidden_size} and intermediate size {self.intermediate_size} must be multiples of 8: "
-                "kernels move 16 bytes a thread; pad the checkpoint or pick another model"
+                f"hidden size {self.hidden_size} and intermediate size {self.intermediate_size} must be multiples of 8:"
+                " kernels move 16 bytes a thread; pad the checkpoint or pick another model"
             )
         if self.head_dim % 8 or self.head_dim > 256:
             raise UnsupportedError(f"head_dim {self.head_dim} is not supported: any multiple of 8 up to 256 is")
         if self.num_heads % self.num_kv_heads:
             raise UnsupportedError(f"{self.num_heads} query heads cannot share {self.num_kv_heads} KV heads evenly")
         if len(self.positions) != self.num_layers or len(self.windows or self.positions) != self.num_layers:
-            raise UnsupportedError(f"{self.family}: positions and windows need one entry for each of {self.num_layers} layers")
+            raise UnsupportedError(
+                f"{self.family}: positions and windows need one entry for each of {self.num_layers} layers"
+            )
 
     @property
     def q_size(self) -> int:
@@ -117,7 +119,7 @@ class ModelSpec:
         return scaled_frequencies(frequencies, self.rope_scaling)
 
     def alibi_slopes(self) -> np.ndarray:
-        """float32 (num_heads,): the slopes of Press et al. (arXiv 2108.12409), other counts than powers of two included."""
+        """float32 (num_heads,): the slopes of Press et al. (arXiv 2108.12409), for any number of heads."""
         closest = 2 ** math.floor(math.log2(self.num_heads))
         base = 2.0 ** -(2.0 ** -(math.log2(closest) - 3))
         slopes = [base**i for i in range(1, closest + 1)]

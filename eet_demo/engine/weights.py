@@ -10,7 +10,7 @@ from eet_demo.engine.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Part:
-    """One checkpoint tensor that fills `rows` rows of a weight; `transposed` marks GPT-2's Conv1D `(in, out)` layout."""
+    """One checkpoint tensor that fills `rows` rows of a weight; `transposed` marks GPT-2's Conv1D `(in, out)`."""
 
     tensor: str
     rows: int
@@ -19,10 +19,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Weight:
-    """A canonical weight: a matrix `(rows, columns)` row-major over its parts, or a vector `(rows,)` when `columns` is 0.
+    """A canonical weight: a matrix `(rows, columns)` row-major over its parts, or a vector `(rows,)` if `columns` is 0.
 
-    `interleaved` marks the gate and up projections (parts 0 and 1), whose rows an executor alternates in its own stride,
-    so that one pass over the matrix yields both factors of an output. `is_matmul` tells GEMM operands from tables.
+    `interleaved` marks the gate and up projections (parts 0 and 1), whose rows an executor alternates in its own
+    stride, so that one pass over the matrix yields both factors of an output.
     """
 
     name: str
@@ -72,7 +72,9 @@ def _llama(spec: ModelSpec) -> Iterator[Weight]:
         gate_up = [(f"{source}.mlp.gate_proj", inner), (f"{source}.mlp.up_proj", inner)]
         yield from _norm(f"{target}.attention_norm", f"{source}.input_layernorm", hidden)
         yield from _linear(f"{target}.qkv", attention, hidden, spec.qkv_bias)
-        yield from _linear(f"{target}.attention_out", [(f"{source}.self_attn.o_proj", hidden)], spec.q_size, spec.out_bias)
+        yield from _linear(
+            f"{target}.attention_out", [(f"{source}.self_attn.o_proj", hidden)], spec.q_size, spec.out_bias
+        )
         yield from _norm(f"{target}.mlp_norm", f"{source}.post_attention_layernorm", hidden)
         yield from _linear(f"{target}.up", gate_up, hidden, spec.mlp_bias, interleaved=True)
         yield from _linear(f"{target}.down", [(f"{source}.mlp.down_proj", hidden)], inner, spec.mlp_bias)

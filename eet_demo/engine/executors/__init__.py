@@ -63,7 +63,10 @@ class Executor(Protocol):
         """Runs the whole program; returns (n,) int32, the token sampled for each wanted row."""
 
     def head(self, wanted: Int32) -> Float32:
-        """Runs `norm_lm_head` again on rows of the last step; float32 (n, vocab_size), n <= limits.logit_rows. A view: copy to keep."""
+        """Runs `norm_lm_head` again on rows of the last step: float32 (n, vocab_size), n <= limits.logit_rows.
+
+        A view of the workspace: copy it to keep it.
+        """
 
     def measure_bandwidth_gb_s(self) -> float:
         """Streaming read bandwidth of this executor's own threads or device over the weights, 1e9 bytes a second."""

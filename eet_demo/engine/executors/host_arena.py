@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from typing import Any
 
@@ -42,10 +43,8 @@ class HostArena:
     def close(self) -> None:
         """Gives the memory back as soon as no view is left."""
         self.bytes = np.empty(0, np.uint8)
-        try:
+        with contextlib.suppress(BufferError):  # a caller still holds a view; the mapping goes with the last of them
             self._map.close()
-        except BufferError:  # a caller still holds a view; the mapping goes with the last of them
-            pass
 
     def _poison(self) -> None:
         """0xFF everywhere (NaN in every float type), guards between the blocks: a read of unwritten memory is loud."""

@@ -1,0 +1,312 @@
+"""`Engine`: a loaded model that generates. Requests are checked here; what runs is the executor's business."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from eet_demo.engine.checkpoint import Checkpoint
+from eet_demo.engine.devices import DeviceKind, device_for
+from eet_demo.engine.executors import Executor, Float32
+from eet_demo.engine.passes import Cursor, decode_step, prefill_steps, without_head
+from eet_demo.engine.plan import Limits, Plan, plan_memory
+from eet_demo.engine.program import Bytes, Program, Work, build_program
+from eet_demo.engine.sampling import check_sampling
+from eet_demo.engine.spec import ModelSpec
+from eet_demo.engine.weights import weights_of
+from eet_demo.errors import EngineBusyError, RequestError
+from eet_demo.records import EngineOptions, MemoryReport, Sampling
+
+GREEDY = Sampling()
+GUARD_BYTES = 64
+"""Bytes between blocks in debug mode."""
+
+Item = TypeVar("Item")
+
+OnPrefill = Callable[[int, int], None]
+"""Called after each prefill pass with the prompt tokens done and in all; may raise to cancel."""
+
+
+@dataclass(frozen=True)
+class StepTokens:
+    """One token of every row: `token_ids[row]` is None once that row has finished; `time_ns` is perf_counter_ns."""
+
+    token_ids: tuple[int | None, ...]
+    time_ns: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """New tokens only, one list a prompt; a stop token is included and ends its row."""
+
+    token_ids: list[list[int]]
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A model planned but not loaded."""
+
+    checkpoint: Checkpoint
+    program: Program
+    plan: Plan
+    weight_bytes: dict[str, int]
+    element: Bytes
+
+
+class Engine:
+    """One model on one device. Not shared between threads: one generation at a time, else EngineBusyError."""
+
+    def __init__(self, executor: Executor, built: _Built) -> None:
+        """Use `from_pretrained`."""
+        self._executor, self._program, self._plan = executor, built.program, built.plan
+        self._weight_bytes, self._element = built.weight_bytes, built.element
+        self._busy = threading.Lock()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        device: str = "cpu",
+        dtype: str = "float32",
+        weights: str = "dense",
+        max_batch: int = 4,
+        max_context: int = 2048,
+        options: EngineOptions | None = None,
+    ) -> Engine:
+        """Loads `model`: a catalogue id, a Hub id, a local folder (config.json + safetensors) or a `.gguf` file.
+
+        Raises:
+            UnsupportedError: an architecture, device, dtype or weight format that is not to be had here.
+            MemoryPlanError: the plan exceeds the memory available; nothing was allocated.
+            CheckpointError: the folder cannot be read. SourceError: the model cannot be found.
+        """
+        options = options or EngineOptions()
+        kind = device_for(device, dtype, weights)
+        built = _build(model, kind, dtype, max_batch, max_context, options)
+        built.plan.check_fits(kind.available_bytes())
+        executor = kind.executor(built.program, built.plan, dtype, options)
+        try:
+            executor.load(built.checkpoint)
+        except BaseException:
+            executor.close()
+            raise
+        return cls(executor, built)
+
+    @staticmethod
+    def plan(
+        model: str | Path,
+        device: str = "cpu",
+        dtype: str = "float32",
+        weights: str = "dense",
+        max_batch: int = 4,
+        max_context: int = 2048,
+        options: EngineOptions | None = None,
+    ) -> MemoryReport:
+        """The memory `from_pretrained` with the same arguments would take, to the byte; allocates nothing."""
+        options = options or EngineOptions()
+        return _build(model, device_for(device, dtype, weights), dtype, max_batch, max_context, options).plan.report
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._program.spec
+
+    @property
+    def memory(self) -> MemoryReport:
+        return self._plan.report
+
+    @property
+    def memory_plan(self) -> Plan:
+        """Every block's place in the arena."""
+        return self._plan
+
+    def kv_cache_used_bytes(self, slots: int) -> int:
+        """Bytes of the KV cache that `slots` filled slots (summed over rows) occupy."""
+        limits = self._plan.limits
+        return self.memory.kv_cache_bytes * slots // (limits.max_batch * limits.max_context)
+
+    def bytes_per_token(self, context: int, batch: int = 1) -> int:
+        """Bytes one decode step must move when every cache holds `context` slots, over `batch` rows."""
+        work = Work.decode(batch, context)
+        return self._program.bytes_moved(work, self._weight_bytes, self._element) // batch
+
+    def measure_bandwidth_gb_s(self) -> float:
+        """Streaming read bandwidth of the executor's own threads over the weights, 1e9 bytes a second."""
+        return self._executor.measure_bandwidth_gb_s()
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        sampling: Sampling = GREEDY,
+        stop_token_ids: Sequence[int] = (),
+    ) -> Generation:
+        """Generates up to `max_new_tokens` tokens for each prompt; the arguments and errors of `stream`."""
+        rows: list[list[int]] = [[] for _ in prompts]
+        for step in self.stream(prompts, max_new_tokens, sampling, stop_token_ids):
+            for row, token in zip(rows, step.token_ids, strict=True):
+                if token is not None:
+                    row.append(token)
+        return Generation(rows)
+
+    def stream(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        sampling: Sampling = GREEDY,
+        stop_token_ids: Sequence[int] = (),
+        on_prefill: OnPrefill | None = None,
+    ) -> Stream[StepTokens]:
+        """The same, a step at a time; closing the iterator cancels within one step.
+
+        Raises:
+            RequestError: an empty prompt, an id outside the vocabulary, max_new_tokens < 1, too many rows or tokens.
+            EngineBusyError: another generation of this engine has not ended.
+        """
+        self._check_request(prompts, max_new_tokens)
+        check_sampling(sampling)
+        cursor = Cursor([np.asarray(prompt, np.int32) for prompt in prompts], sampling)
+        steps = self._steps(cursor, max_new_tokens, frozenset(stop_token_ids), on_prefill)
+        return Stream(steps, self._busy)
+
+    def prefill_logits(self, prompts: Sequence[Sequence[int]]) -> Float32:
+        """float32 (batch, vocab_size): logits after each prompt's last token."""
+        last = np.empty((len(prompts), self.spec.vocab_size), np.float32)
+        for row, start, logits in self.logits(prompts, last_only=True):
+            del start
+            last[row] = logits[-1]
+        return last
+
+    def logits(self, prompts: Sequence[Sequence[int]], last_only: bool = False) -> Iterator[tuple[int, int, Float32]]:
+        """(row, start, float32 (n, vocab_size)) for positions start .. start + n of a prompt, in passes.
+
+        All positions, or with `last_only` the last of each prompt.
+        """
+        self._check_request(prompts, 0)
+        cursor = Cursor([np.asarray(prompt, np.int32) for prompt in prompts], GREEDY)
+        return Stream(self._logits(cursor, last_only), self._busy)
+
+    def close(self) -> None:
+        """Frees the memory; the engine is of no use afterwards. Raises EngineBusyError while a generation runs."""
+        if not self._busy.acquire(blocking=False):
+            raise EngineBusyError("the engine is generating; close the stream first")
+        self._executor.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _steps(
+        self, cursor: Cursor, max_new_tokens: int, stop: frozenset[int], on_prefill: OnPrefill | None
+    ) -> Iterator[StepTokens]:
+        total = cursor.prompt_tokens
+        done = 0
+        for step in prefill_steps(cursor, self._plan.limits.rows):
+            cursor.accept(step, self._executor.run(step), stop)
+            done += step.rows
+            if on_prefill:
+                on_prefill(done, total)
+        yield StepTokens(cursor.latest(), time.perf_counter_ns())
+        for _ in range(max_new_tokens - 1):
+            if cursor.finished:
+                return
+            step = decode_step(cursor)
+            cursor.accept(step, self._executor.run(step), stop)
+            yield StepTokens(cursor.latest(), time.perf_counter_ns())
+
+    def _logits(self, cursor: Cursor, last_only: bool) -> Iterator[tuple[int, int, Float32]]:
+        group = self._plan.limits.logit_rows
+        for step in prefill_steps(cursor, self._plan.limits.rows):
+            self._executor.run(without_head(step))
+            for b in range(step.batch):
+                first, stop = int(step.row_starts[b]), int(step.row_starts[b + 1])
+                if last_only:
+                    first = stop - 1 if stop - 1 in step.wanted else stop
+                for start in range(first, stop, group):
+                    rows = np.arange(start, min(start + group, stop), dtype=np.int32)
+                    yield int(step.cache_rows[b]), int(step.positions[start]), self._executor.head(rows).copy()
+
+    def _check_request(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
+        limits, vocab = self._plan.limits, self.spec.vocab_size
+        if not 1 <= len(prompts) <= limits.max_batch:
+            raise RequestError(f"{len(prompts)} prompts given; this engine takes 1 to {limits.max_batch} (max_batch)")
+        if new_tokens < 1 and new_tokens != 0:
+            raise RequestError(f"max_new_tokens is {new_tokens}; it must be at least 1")
+        for row, prompt in enumerate(prompts):
+            if len(prompt) == 0:
+                raise RequestError(f"prompt {row} is empty; a prompt needs at least one token id")
+            if len(prompt) + new_tokens > limits.max_context:
+                raise RequestError(
+                    f"prompt {row} has {len(prompt)} tokens and {new_tokens} new ones are asked for; "
+                    f"together at most {limits.max_context} (max_context) fit"
+                )
+            low, high = min(prompt), max(prompt)
+            if low < 0 or high >= vocab:
+                raise RequestError(f"prompt {row} holds token id {low if low < 0 else high}; ids are 0 to {vocab - 1}")
+
+
+class Stream(Generic[Item]):
+    """An iterator that holds its engine from the request to its end; closing it, or dropping it, lets go."""
+
+    def __init__(self, items: Iterator[Item], busy: threading.Lock) -> None:
+        if not busy.acquire(blocking=False):
+            raise EngineBusyError("this engine is already generating; wait for it, or close the other stream")
+        self._items, self._busy, self._open = items, busy, True
+
+    def __iter__(self) -> Stream[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        if not self._open:
+            raise StopIteration
+        try:
+            return next(self._items)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Cancels what is left; twice is once."""
+        if self._open:
+            self._open = False
+            self._busy.release()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _build(
+    model: str | Path, kind: DeviceKind, dtype: str, max_batch: int, max_context: int, options: EngineOptions
+) -> _Built:
+    """Opens the checkpoint and plans its memory."""
+    checkpoint = Checkpoint(_folder(model))
+    spec = checkpoint.spec
+    if max_batch < 1 or max_context < 1:
+        raise RequestError(f"max_batch {max_batch} and max_context {max_context} must be at least 1")
+    if max_context > spec.max_positions:
+        raise RequestError(
+            f"max_context {max_context} is beyond the {spec.max_positions} positions of {checkpoint.folder.name}"
+        )
+    program = build_program(spec)
+    limits = Limits(max_batch, max_context, options.prefill_chunk or kind.prefill_chunk)
+    layout = kind.layout(dtype)
+    plan = plan_memory(program, layout, limits, GUARD_BYTES if options.debug else 0)
+    sizes = {weight.name: layout.weight_bytes(weight) for weight in weights_of(spec)}
+    return _Built(checkpoint, program, plan, sizes, Bytes(layout.activation_bytes, layout.kv_bytes))
+
+
+def _folder(model: str | Path) -> Path:
+    """The model's folder. Workers are given one; a name is looked up where this machine's owner keeps models."""
+    if Path(model).is_dir():
+        return Path(model)
+    from eet_demo.catalog import resolve  # the look-up and the settings cost a worker memory it does not need
+    from eet_demo.settings import Settings
+
+    return resolve(str(model), Settings().models_dir)

@@ -1,0 +1,112 @@
+"""From a request to the executor's steps: packed prefill passes, then one decode step after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from eet_demo.engine.executors import Int32, Step
+from eet_demo.records import Sampling
+
+NO_ROWS: Int32 = np.empty(0, np.int32)
+
+
+class Cursor:
+    """How far a request has come: what each row has cached, its newest token, and whether it has ended."""
+
+    def __init__(self, prompts: Sequence[Int32], sampling: Sampling) -> None:
+        self.prompts = prompts
+        self.sampling = sampling
+        self.cached = [0] * len(prompts)
+        self.generated = [0] * len(prompts)
+        self.ended = [False] * len(prompts)
+        self._latest: list[int | None] = [None] * len(prompts)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(len(prompt) for prompt in self.prompts)
+
+    @property
+    def finished(self) -> bool:
+        return all(self.ended)
+
+    def latest(self) -> tuple[int | None, ...]:
+        """The newest token of each row; None for rows that had ended before this step."""
+        return tuple(self._latest)
+
+    def running(self) -> list[int]:
+        return [row for row, ended in enumerate(self.ended) if not ended]
+
+    def accept(self, step: Step, token_ids: Int32, stop: frozenset[int]) -> None:
+        """Books what a step did: slots filled, tokens sampled, rows ended by a stop token."""
+        for row, start in zip(step.cache_rows.tolist(), np.diff(step.row_starts).tolist(), strict=True):
+            self.cached[row] += start
+        for row, token in zip(step.sample_rows.tolist(), token_ids.tolist(), strict=True):
+            self._latest[row] = token
+            self.generated[row] += 1
+            self.ended[row] = token in stop
+
+    def forget_latest(self) -> list[int]:
+        """Takes the newest tokens of the running rows, to be fed back, leaving None for the rest."""
+        rows = self.running()
+        tokens = [token for row in rows if (token := self._latest[row]) is not None]
+        self._latest = [None] * len(self.prompts)
+        return tokens
+
+
+def prefill_steps(cursor: Cursor, max_rows: int) -> Iterator[Step]:
+    """Passes of at most `max_rows` packed rows over all prompts; a prompt's last row is wanted in its own pass."""
+    row = offset = 0
+    while row < len(cursor.prompts):
+        spans: list[tuple[int, int, int]] = []
+        room = max_rows
+        while room and row < len(cursor.prompts):
+            stop = min(len(cursor.prompts[row]), offset + room)
+            spans.append((row, offset, stop))
+            room -= stop - offset
+            ended = stop == len(cursor.prompts[row])
+            row, offset = (row + 1, 0) if ended else (row, stop)
+        yield _prefill_step(cursor, spans)
+
+
+def _prefill_step(cursor: Cursor, spans: list[tuple[int, int, int]]) -> Step:
+    """One pass over `spans`: (row, first token, one past the last) of each prompt it touches."""
+    starts = np.cumsum([0] + [stop - start for _, start, stop in spans]).astype(np.int32)
+    done = [(i, row) for i, (row, _, stop) in enumerate(spans) if stop == len(cursor.prompts[row])]
+    return Step(
+        token_ids=np.concatenate([cursor.prompts[row][start:stop] for row, start, stop in spans]),
+        positions=np.concatenate([np.arange(start, stop, dtype=np.int32) for _, start, stop in spans]),
+        row_starts=starts,
+        cache_rows=np.array([row for row, _, _ in spans], np.int32),
+        cache_starts=np.array([start for _, start, _ in spans], np.int32),
+        wanted=np.array([starts[i + 1] - 1 for i, _ in done], np.int32),
+        sample_rows=np.array([row for _, row in done], np.int32),
+        sample_steps=np.zeros(len(done), np.int32),
+        sampling=cursor.sampling,
+    )
+
+
+def decode_step(cursor: Cursor) -> Step:
+    """One new token for every running row."""
+    rows = cursor.running()
+    tokens = cursor.forget_latest()
+    cached = np.array([cursor.cached[row] for row in rows], np.int32)
+    active = np.array(rows, np.int32)
+    return Step(
+        token_ids=np.array(tokens, np.int32),
+        positions=cached,
+        row_starts=np.arange(len(rows) + 1, dtype=np.int32),
+        cache_rows=active,
+        cache_starts=cached,
+        wanted=np.arange(len(rows), dtype=np.int32),
+        sample_rows=active,
+        sample_steps=np.array([cursor.generated[row] for row in rows], np.int32),
+        sampling=cursor.sampling,
+    )
+
+
+def without_head(step: Step) -> Step:
+    """The same pass with no row wanted."""
+    return replace(step, wanted=NO_ROWS, sample_rows=NO_ROWS, sample_steps=NO_ROWS)
