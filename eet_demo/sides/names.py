@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -62,3 +62,22 @@ def build_side(options: SideOptions) -> Side:
     module_name, _, class_name = SIDE_CLASSES[parse_side(options.side).kind].partition(":")
     side_class = getattr(importlib.import_module(module_name), class_name)
     return cast(Side, side_class(options))
+
+
+def compared_pair(names: Sequence[str]) -> tuple[int, int] | None:
+    """(baseline, contender): the indices of the two sides that a speed-up compares; None with one side.
+
+    Stock is the baseline of an engine, an engine with an option switched that of one without; else the first and last.
+    """
+    if len(names) < 2:
+        return None
+    ranks = [_rank(parse_side(name)) for name in names]
+    baseline = ranks.index(min(ranks))
+    contender = len(ranks) - 1 - ranks[::-1].index(max(ranks))
+    return baseline, contender
+
+
+def _rank(side: SideName) -> int:
+    if side.is_stock:
+        return 0
+    return 2 if side.is_engine and not side.options else 1

@@ -76,6 +76,7 @@ class ScriptedSide:
         self._options = options
         self._scenario = Scenario.from_options(parse_side(options.side).options)
         self._cached_tokens = 0
+        self._prompts: tuple[tuple[int, ...], ...] = ()
 
     def load(self) -> SideConfig:
         time.sleep(self._scenario.load_s)
@@ -86,6 +87,7 @@ class ScriptedSide:
         )
 
     def run(self, request: RunRequest, sink: Sink) -> RunClock:
+        self._prompts = request.prompt_ids
         start_ns = time.perf_counter_ns()
         sink.started(start_ns)
         self._prefill(request, sink, start_ns)
@@ -105,9 +107,11 @@ class ScriptedSide:
         return {"weights": weights, "kv_cache_used": self._cached_tokens * 1024, "kv_cache_reserved": reserved}
 
     def logits_at(self, token_ids: Sequence[int]) -> np.ndarray:
-        """Zeros, but `MARGIN` for the id one below the last of `token_ids` repeated: see `differ_at`."""
-        logits = np.zeros(max(token_ids) + 2 + 2**16, dtype=np.float32)
-        logits[self._expected_next(token_ids)] = MARGIN
+        """Zeros, but `MARGIN` for the id that the script, undisturbed by `differ_at`, puts after `token_ids`."""
+        logits = np.zeros(2**18, dtype=np.float32)
+        for prompt in self._prompts:
+            if tuple(token_ids[: len(prompt)]) == prompt:
+                logits[self._planned(prompt, len(token_ids) - len(prompt))] = MARGIN
         return logits
 
     def roofline(self, context: int, batch: int) -> Roofline:
@@ -145,16 +149,12 @@ class ScriptedSide:
                 return
             yield int((self._scenario.prefill_s + step / self._scenario.rate) * 1e9), ids
 
-    def _token(self, prompt: Sequence[int], step: int) -> int:
+    def _planned(self, prompt: Sequence[int], step: int) -> int:
         cycle = [int(text) for text in self._scenario.ids.split("+")] if self._scenario.ids else prompt
-        return cycle[step % len(cycle)] + (0 <= self._scenario.differ_at <= step)
+        return cycle[step % len(cycle)]
 
-    def _expected_next(self, token_ids: Sequence[int]) -> int:
-        """The id that an undisturbed script puts after `token_ids`: the prompt repeats, so look one cycle back."""
-        for cycle in range(1, len(token_ids)):
-            if all(token_ids[i] == token_ids[i - cycle] for i in range(cycle, len(token_ids))):
-                return token_ids[-cycle]
-        return token_ids[0]
+    def _token(self, prompt: Sequence[int], step: int) -> int:
+        return self._planned(prompt, step) + (0 <= self._scenario.differ_at <= step)
 
     def _strike(self, place: str) -> None:
         if self._scenario.die_in == place:

@@ -1,0 +1,133 @@
+"""Do both sides fit in memory at once, or each in its turn, or not at all? Decided before any weights are loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eet_demo.errors import CheckpointError, EetError, MemoryPlanError
+from eet_demo.race.lane import Lane
+from eet_demo.sides import SideOptions
+from eet_demo.sides.names import parse_side
+
+ELEMENT_BYTES: Mapping[str, int] = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Residency:
+    """Whether all sides stay loaded, what the page says about it, and the sides that cannot run here and why."""
+
+    resident: bool
+    notes: list[str] = field(default_factory=list)
+    refused: dict[int, EetError] = field(default_factory=dict)
+
+
+def decide(lanes: Sequence[Lane], available_bytes: int) -> Residency:
+    """What fits: a lane that is loaded already needs nothing more; the others their estimate beyond their process.
+
+    Args:
+        lanes: with their processes started, so that what a bare process weighs is already out of `available_bytes`.
+
+    Raises:
+        EetError: no lane can run here, even alone; a MemoryPlanError has the figures.
+    """
+    needed: dict[int, int] = {}
+    refused: dict[int, EetError] = {}
+    for lane in lanes:
+        try:
+            needed[lane.index] = 0 if lane.over or lane.resident else side_bytes(lane.options)
+            if needed[lane.index] > available_bytes:
+                refused[lane.index] = _too_large(lane.options.side, needed[lane.index], available_bytes)
+        except EetError as error:
+            refused[lane.index] = error
+    if len(refused) == len(lanes):
+        raise next(iter(refused.values()))
+    total = sum(size for index, size in needed.items() if index not in refused)
+    if total <= available_bytes:
+        return Residency(True, refused=refused)
+    note = (
+        f"both sides together need {_gib(total)} and {_gib(available_bytes)} are available: each is loaded for its turn "
+        "and unloaded before the other"
+    )
+    return Residency(False, [note], refused)
+
+
+def side_bytes(options: SideOptions) -> int:
+    """Bytes a side will need beyond its bare process: the engine's plan, or an estimate of stock's.
+
+    Raises:
+        EetError: the model cannot be planned: an unsupported architecture, a broken checkpoint.
+    """
+    kind = parse_side(options.side).kind
+    if kind == "scripted":
+        return 0
+    if kind == "engine":
+        from eet_demo.sides.engine_side import planned_bytes
+
+        return planned_bytes(options)
+    return stock_bytes(options)
+
+
+def stock_bytes(options: SideOptions) -> int:
+    """An estimate of what stock needs: its weights, its KV cache and the largest moment of its prefill.
+
+    The cache counts twice for one layer (`DynamicCache` concatenates), the logits once in the model's dtype and once in
+    float32, eager attention by its whole score matrix, a ragged batch by its mask.
+    """
+    folder = Path(options.model_path)
+    element = ELEMENT_BYTES[options.dtype]
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    hidden, layers, heads = (_first(config, *names) for names in _SIZES)
+    inner = config.get("intermediate_size") or config.get("n_inner") or 4 * hidden
+    kv_heads = config.get("num_key_value_heads") or heads
+    head_dim = config.get("head_dim") or hidden // heads
+    slots = options.max_batch * options.max_context
+    layer_kv = 2 * slots * kv_heads * head_dim * element
+    activations = slots * (5 * inner + 8 * hidden) * element
+    scores = slots * options.max_context * (heads * (element + 4) if options.side == "stock-eager" else options.max_batch > 1)
+    logits = options.max_batch * config["vocab_size"] * (element + 4)
+    return checkpoint_elements(folder) * element + layers * layer_kv + layer_kv + activations + scores + logits
+
+
+_SIZES = (
+    ("hidden_size", "n_embd"),
+    ("num_hidden_layers", "n_layer"),
+    ("num_attention_heads", "n_head"),
+)
+
+
+def _first(config: Mapping[str, int], *names: str) -> int:
+    for name in names:
+        if name in config:
+            return config[name]
+    raise CheckpointError(f"config.json names none of {', '.join(names)}")
+
+
+def checkpoint_elements(folder: Path) -> int:
+    """Values in all safetensors files of a folder, from their headers alone."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(f"{folder} has no *.safetensors; a model folder holds config.json and *.safetensors")
+    elements = 0
+    for path in files:
+        try:
+            with path.open("rb") as stream:
+                header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} is no safetensors file: {error}") from None
+        elements += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    return elements
+
+
+def _too_large(side: str, needed: int, available: int) -> MemoryPlanError:
+    return MemoryPlanError(
+        f"{side} needs {needed:,} bytes ({_gib(needed)}) for this model, context and batch; "
+        f"{available:,} ({_gib(available)}) are available. Choose a smaller model, context or batch."
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"

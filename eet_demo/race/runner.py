@@ -1,0 +1,199 @@
+"""`Race`: one click of the button, from settings to a trace, as a stream of small updates."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eet_demo.errors import RequestError
+from eet_demo.race import parity
+from eet_demo.race.fits import Residency, decide
+from eet_demo.race.inputs import RaceModel, open_model, prompt_ids
+from eet_demo.race.lane import Lane, LaneJob, Update, Waiting
+from eet_demo.race.metrics import figures
+from eet_demo.race.pool import WorkerPool
+from eet_demo.race.setup import new_record, side_options
+from eet_demo.race.schedule import at_once, in_turn, together
+from eet_demo.race.software import software_versions
+from eet_demo.race.trace import Trace
+from eet_demo.records import Hardware, RaceSettings, as_json
+from eet_demo.sides import RunRequest, SideOptions
+from eet_demo.sides.names import compared_pair, parse_side
+
+NO_TOKENIZER_NOTE = "the model folder has no tokenizer.json: the prompt is random ids and tokens have no text"
+
+TICK_S = 0.05
+ABANDON_S = 1.0
+
+
+@dataclass
+class RaceResources:
+    """What every race of this process shares; built once by whoever serves races, closed at the end.
+
+    Args:
+        models_dir: folder of the fetched models.
+        hardware: this machine, for the record.
+        threads: most CPU threads a side may use.
+        available_bytes: asked before each race: memory that may be used, the owner's limit applied.
+        kernel_cache_path: where compiled kernels are kept; empty takes the engine's own.
+        allow_scripted: scripted sides may race (the page's tests).
+    """
+
+    models_dir: Path
+    hardware: Hardware
+    threads: int
+    available_bytes: Callable[[], int]
+    kernel_cache_path: str = ""
+    allow_scripted: bool = False
+    pool: WorkerPool = field(default_factory=WorkerPool)
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def close(self) -> None:
+        """Ends every worker."""
+        self.pool.close()
+
+
+class Race:
+    """One race. `run` may be iterated once; `stop` may come from any thread at any moment."""
+
+    def __init__(self, settings: RaceSettings, resources: RaceResources) -> None:
+        self._settings = settings
+        self._resources = resources
+        self._stop = threading.Event()
+        self._updates: list[Update] = []
+        self._notes: list[str] = []
+        self._lanes: list[Lane] = []
+
+    def stop(self) -> None:
+        """Asks every side to stop; `run` still ends with a result, of what there is."""
+        self._stop.set()
+
+    def run(self) -> Iterator[list[Update]]:
+        """Yields a list of updates (may be empty) every TICK_S; the last list ends with the result.
+
+        `race` comes first; its notes grow (which side fits in memory, ...) and are whole in the result's trace.
+
+        What stops one side alone is an `error` update. Closing the iterator stops the workers within 2 s.
+
+        Raises:
+            EetError: the race cannot begin: a bad request, an unknown model, no side that fits in memory.
+        """
+        model = open_model(self._settings.model, self._resources.models_dir)
+        prompts = self._checked_prompts(model)
+        while not self._resources.turn.acquire(timeout=TICK_S):
+            for index in range(len(self._settings.sides)):
+                self._post(kind="state", side=index, state="waiting", detail="another race is on this machine")
+            yield self._take()
+        try:
+            due_s = time.perf_counter()
+            for _ in self._steps(model, prompts):
+                yield self._take()
+                due_s = max(due_s + TICK_S, time.perf_counter())
+                time.sleep(max(0.0, due_s - time.perf_counter()))
+            yield self._take()
+        finally:
+            self._abandon()
+            self._resources.turn.release()
+
+    def _steps(self, model: RaceModel, prompts: list[list[int]]) -> Waiting:
+        request = self._request(prompts, model)
+        if model.tokenizer is None:
+            self._notes.append(NO_TOKENIZER_NOTE)
+        self._lanes = self._build_lanes(request, model)
+        self._resources.pool.retain([lane.options for lane in self._lanes])
+        self._post_race(model, prompts)
+        yield from at_once(lane.start_process() for lane in self._lanes)
+        residency = self._decide()
+        if self._settings.schedule == "together":
+            yield from together(self._lanes)
+        else:
+            yield from in_turn(self._lanes, residency.resident)
+        rows = yield from self._parity(request)
+        self._post_result(self._trace(model, prompts, rows))
+
+    def _checked_prompts(self, model: RaceModel) -> list[list[int]]:
+        settings = self._settings
+        if not 1 <= len(settings.sides) <= 2:
+            raise RequestError(f"a race has one or two sides, not {len(settings.sides)}; bench takes more")
+        for name in settings.sides:
+            if parse_side(name).kind == "scripted" and not self._resources.allow_scripted:
+                raise RequestError(f"unknown side {name!r}; scripted sides race in tests only")
+        return prompt_ids(settings, model)
+
+    def _request(self, prompts: list[list[int]], model: RaceModel) -> RunRequest:
+        stop_ids = model.end_ids if self._settings.free_running else ()
+        rows = tuple(tuple(row) for row in prompts)
+        return RunRequest(rows, self._settings.new_tokens, self._settings.sampling, stop_ids)
+
+    def _build_lanes(self, request: RunRequest, model: RaceModel) -> list[Lane]:
+        job = LaneJob(request, self._resources.pool, lambda update: self._updates.append(update), self._stop)
+        return [
+            Lane(index, self._side_options(name, model), job, new_record(name, request, model))
+            for index, name in enumerate(self._settings.sides)
+        ]
+
+    def _side_options(self, name: str, model: RaceModel) -> SideOptions:
+        resources = self._resources
+        return side_options(name, self._settings, model, resources.threads, resources.kernel_cache_path)
+
+    def _decide(self) -> Residency:
+        residency = decide(self._lanes, self._resources.available_bytes())
+        self._notes += residency.notes
+        for index, error in residency.refused.items():
+            self._lanes[index].fail(error)
+        return residency
+
+    def _parity(self, request: RunRequest) -> Generator[None, None, list[dict[str, Any]] | None]:
+        """Per row; None when sampling, with one side, or when a side has no tokens."""
+        pair = compared_pair(self._settings.sides)
+        if pair is None or not request.sampling.greedy:
+            return None
+        return (yield from parity.compare_lanes(self._lanes[pair[0]], self._lanes[pair[1]], request, self._stop))
+
+    def _trace(self, model: RaceModel, prompts: list[list[int]], rows: list[dict[str, Any]] | None) -> Trace:
+        return {
+            "format": "eet-race",
+            "version": 1,
+            "settings": as_json(self._settings),
+            "hardware": as_json(self._resources.hardware),
+            "software": software_versions(),
+            "prompt_ids": prompts,
+            "prompt_text": model.text(prompts[0]),
+            "notes": list(self._notes),
+            "sides": [lane.record.as_json() for lane in self._lanes],
+            "parity": rows,
+        }
+
+    def _post_race(self, model: RaceModel, prompts: list[list[int]]) -> None:
+        self._post(
+            kind="race",
+            settings=as_json(self._settings),
+            hardware=as_json(self._resources.hardware),
+            software=software_versions(),
+            prompt_tokens=prompts,
+            prompt_text=model.text(prompts[0]),
+            sides=list(self._settings.sides),
+            notes=list(self._notes),
+        )
+
+    def _post_result(self, trace: Trace) -> None:
+        self._post(kind="result", trace=trace, **figures(trace))
+
+    def _post(self, **update: Any) -> None:
+        self._updates.append(update)
+
+    def _take(self) -> list[Update]:
+        updates, self._updates = self._updates, []
+        return updates
+
+    def _abandon(self) -> None:
+        """After the end nothing; after a closed iterator, workers that still run are stopped, then killed."""
+        deadline_s = time.perf_counter() + ABANDON_S
+        for lane in self._lanes:
+            lane.ask_to_stop()
+        for lane in self._lanes:
+            lane.abandon(deadline_s)

@@ -1,0 +1,35 @@
+"""From a race's settings to what each lane is built of; shared by the page's race and by bench."""
+
+from __future__ import annotations
+
+from eet_demo.race.inputs import RaceModel
+from eet_demo.race.record import RowTexts, SideRecord
+from eet_demo.records import RaceSettings
+from eet_demo.sides import RunRequest, SideOptions
+from eet_demo.sides.names import parse_side
+
+
+def side_options(
+    name: str, settings: RaceSettings, model: RaceModel, threads: int, kernel_cache_path: str
+) -> SideOptions:
+    """What the side called `name` is built from: exactly as large as this race needs."""
+    scripted = parse_side(name).kind == "scripted"
+    return SideOptions(
+        side=name,
+        model_path="" if scripted else str(model.path),
+        device=settings.device,
+        dtype=settings.dtype,
+        weights=settings.weights,
+        threads=min(threads, settings.threads or threads),
+        max_batch=settings.batch,
+        max_context=settings.context + settings.new_tokens,
+        kernel_cache_path=kernel_cache_path,
+    )
+
+
+def new_record(name: str, request: RunRequest, model: RaceModel) -> SideRecord:
+    """An empty record for one run of a side."""
+    texts = RowTexts(
+        len(request.prompt_ids), request.new_tokens, model.new_decoder, model.end_ids, request.stop_token_ids
+    )
+    return SideRecord(name, texts)
