@@ -168,7 +168,9 @@ class Engine:
             RequestError: an empty prompt, an id outside the vocabulary, max_new_tokens < 1, too many rows or tokens.
             EngineBusyError: another generation of this engine has not ended.
         """
-        self._check_request(prompts, max_new_tokens)
+        if max_new_tokens < 1:
+            raise RequestError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+        self._check_prompts(prompts, max_new_tokens)
         check_sampling(sampling)
         cursor = Cursor([np.asarray(prompt, np.int32) for prompt in prompts], sampling)
         steps = self._steps(cursor, max_new_tokens, frozenset(stop_token_ids), on_prefill)
@@ -187,7 +189,7 @@ class Engine:
 
         All positions, or with `last_only` the last of each prompt.
         """
-        self._check_request(prompts, 0)
+        self._check_prompts(prompts, 0)
         cursor = Cursor([np.asarray(prompt, np.int32) for prompt in prompts], GREEDY)
         return Stream(self._logits(cursor, last_only), self._busy)
 
@@ -233,12 +235,10 @@ class Engine:
                     rows = np.arange(start, min(start + group, stop), dtype=np.int32)
                     yield int(step.cache_rows[b]), int(step.positions[start]), self._executor.head(rows).copy()
 
-    def _check_request(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
+    def _check_prompts(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
         limits, vocab = self._plan.limits, self.spec.vocab_size
         if not 1 <= len(prompts) <= limits.max_batch:
             raise RequestError(f"{len(prompts)} prompts given; this engine takes 1 to {limits.max_batch} (max_batch)")
-        if new_tokens < 1 and new_tokens != 0:
-            raise RequestError(f"max_new_tokens is {new_tokens}; it must be at least 1")
         for row, prompt in enumerate(prompts):
             if len(prompt) == 0:
                 raise RequestError(f"prompt {row} is empty; a prompt needs at least one token id")
@@ -254,6 +254,8 @@ class Engine:
 
 class Stream(Generic[Item]):
     """An iterator that holds its engine from the request to its end; closing it, or dropping it, lets go."""
+
+    _open = False
 
     def __init__(self, items: Iterator[Item], busy: threading.Lock) -> None:
         if not busy.acquire(blocking=False):

@@ -1,0 +1,70 @@
+"""Sampling's definition: Philox against its published vectors, the filters against their words, draws against softmax."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from eet_demo.engine.sampling import check_sampling, philox4x32, sample
+from eet_demo.errors import RequestError
+from eet_demo.records import Sampling
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "expected"),
+    [
+        ((0, 0, 0, 0), 0, 0x6627E8D5),
+        ((0xFFFFFFFF,) * 4, 0xFFFFFFFFFFFFFFFF, 0x408F276D),
+        ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), 0x299F31D0A4093822, 0xD16CFE09),
+    ],
+)
+def test_philox_known_answers(counter: tuple[int, int, int, int], key: int, expected: int) -> None:
+    """First words of `philox4x32 10` in Random123's kat_vectors."""
+    assert philox4x32(counter, key).tolist() == [expected]
+
+
+def test_greedy_tie_takes_the_lower_id() -> None:
+    assert sample(np.array([1, 7, 7, 3], np.float32), Sampling(), 0, 0) == 1
+
+
+def test_top_k_tie_at_the_threshold_keeps_the_lower_id() -> None:
+    logits = np.array([0, 5, 5, 5, 1], np.float32)
+    drawn = {sample(logits, Sampling(1.0, top_k=2, seed=seed), 0, 0) for seed in range(200)}
+    assert drawn == {1, 2}
+
+
+@pytest.mark.parametrize("top_p", [1e-6, 0.3, 0.55, 0.8, 0.999])
+def test_top_p_keeps_the_smallest_set(top_p: float) -> None:
+    probabilities = np.array([0.1, 0.5, 0.2, 0.15, 0.05])
+    ranked = np.sort(probabilities)[::-1]
+    kept = np.argsort(-probabilities)[: int(np.searchsorted(np.cumsum(ranked), top_p)) + 1]
+    logits = np.log(probabilities).astype(np.float32)
+    drawn = {sample(logits, Sampling(1.0, top_p=top_p, seed=seed), 0, 0) for seed in range(600)}
+    assert drawn == set(kept.tolist())
+
+
+def test_draws_follow_softmax_with_temperature() -> None:
+    """Chi-squared of 20,000 draws against softmax(logits / T); 99.99% quantile for 7 degrees of freedom is 29.9."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=8).astype(np.float32)
+    expected = np.exp(logits / 0.7) / np.exp(logits / 0.7).sum() * 20_000
+    drawn = [sample(logits, Sampling(0.7, seed=11), step, row) for step in range(5_000) for row in range(4)]
+    counts = np.bincount(drawn, minlength=8)
+    assert ((counts - expected) ** 2 / expected).sum() < 29.9
+
+
+def test_draw_depends_on_seed_step_and_row() -> None:
+    logits = np.zeros(1000, np.float32)
+    base = sample(logits, Sampling(1.0, seed=3), 5, 1)
+    assert base == sample(logits, Sampling(1.0, seed=3), 5, 1)
+    others = [(4, 5, 1), (3, 6, 1), (3, 5, 2), (3 + 2**40, 5, 1)]
+    assert all(sample(logits, Sampling(1.0, seed=seed), step, row) != base for seed, step, row in others)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(-0.1), Sampling(float("nan")), Sampling(1.0, top_k=-1), Sampling(1.0, top_p=0.0), Sampling(seed=-1)],
+)
+def test_values_out_of_range_are_refused(sampling: Sampling) -> None:
+    with pytest.raises(RequestError, match="temperature|top_k|top_p|seed"):
+        check_sampling(sampling)
