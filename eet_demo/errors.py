@@ -52,6 +52,10 @@ class KernelCompileError(EetError):
     remedy = "Install a C++ compiler (Debian: apt-get install g++) and start again."
 
 
+class KernelFaultError(EetError):
+    """The simulator found a mistake in a kernel; the message says what, where and which thread."""
+
+
 class WorkerError(EetError):
     """A worker process died or answered out of turn."""
 

@@ -1,0 +1,266 @@
+// attention: softmax(scale q k^T) v over each row's own slots, causal; grouped-query heads, window and soft cap.
+//
+// in:     q (rows, num_heads, head_dim) float32; the layer's cache (cache.h), slots 0 .. position filled.
+// out:    target (rows, num_heads * head_dim) float32.
+// decode: a sequence with one row. Its slots are cut into chunks of 64; a unit is one KV head's chunk, and all query
+//         heads of the group use each key and value as it is read. Units spread evenly over threads, so three KV heads on
+//         two threads balance at any context. A unit leaves (max, sum, weighted values) a query head in scratch; then all
+//         meet and merge. The cuts do not depend on the threads: neither does the result.
+// prefill: a sequence with more rows. A unit is a block of kQueryRows rows of one query head, walking over tiles of slots
+//         with an online softmax; units are dealt out back and forth, longest first.
+// scratch: decode, (max_batch * num_heads * chunks of max_context) partials of head_dim + 16 floats.
+// moves:  keys and values of every filled slot once in decode.
+// source: Milakov and Gimelshein, "Online normalizer calculation for softmax" (arXiv 1805.02867); the split over the cache
+//         is Flash-Decoding's (https://crfm.stanford.edu/2023/10/12/flashdecoding.html).
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "cache.h"
+#include "matmul.h"
+#include "program.h"
+
+namespace eet {
+
+constexpr int64_t kChunk = 64;                     // slots of a decode unit
+constexpr int64_t kSlotTile = 64;                  // slots a prefill unit scores at a time
+constexpr int64_t kQueryRows = 4 * kTileRows;      // rows of a prefill unit
+constexpr int64_t kMaxHeadDim = 256;
+constexpr int64_t kPartialHead = 16;               // floats before a partial's values: max, sum, padding
+
+// scores[r * kSlotTile + i] = q[r] . key[first + i] for rows r and slots first .. first + slots; `first` a multiple of 16.
+inline void score(const CacheHead& cache, const float* q, int64_t q_stride, int64_t rows, int64_t first, int64_t slots,
+                  float* scores) {
+  alignas(64) float sums[kTileRows * kTileWidth];
+  const int64_t head_dim = cache.head_dim;
+  for (int64_t tile = 0; tile < slots; tile += kTileWidth) {
+    const int64_t slot = first + tile;
+    const bool two = tile + kPanel < slots && cache.tile_width(slot + kPanel) == kPanel;
+    for (int64_t part = 0; part < even_parts(rows, kTileRows); ++part) {
+      const Range some = even_part(rows, kTileRows, part);
+      const int count = static_cast<int>(some.end - some.begin);
+      const float* x = q + some.begin * q_stride;
+      Operands operands{x, q_stride, cache.key_tile(slot), kPanel * head_dim, cache.tile_width(slot), head_dim, sums};
+      multiply(count, two ? 2 : 1, operands);
+      if (!two && tile + kPanel < slots) {  // the cache's last, narrow tile
+        operands.b = cache.key_tile(slot + kPanel);
+        operands.step = cache.tile_width(slot + kPanel);
+        operands.out = sums + kPanel;
+        multiply(count, 1, operands);
+      }
+      const int64_t width = std::min<int64_t>(kTileWidth, (slots - tile + kPanel - 1) / kPanel * kPanel);
+      for (int r = 0; r < count; ++r)
+        for (int64_t i = 0; i < width; i += kLanes)
+          store(scores + (some.begin + r) * kSlotTile + tile + i, load(sums + r * kTileWidth + i));
+    }
+  }
+}
+
+// out[r] = scale[r] * out[r] + sum over i of weights[r * kSlotTile + i] * value[first + i]; out rows head_dim apart.
+inline void add_values(const CacheHead& cache, const float* weights, int64_t rows, int64_t first, int64_t slots,
+                       const float* scales, float* out) {
+  alignas(64) float sums[kTileRows * kTileWidth];
+  const int64_t head_dim = cache.head_dim;
+  for (int64_t part = 0; part < even_parts(rows, kTileRows); ++part) {
+    const Range some = even_part(rows, kTileRows, part);
+    const int count = static_cast<int>(some.end - some.begin);
+    for (int64_t element = 0; element < head_dim; element += kTileWidth) {
+      const int64_t width = std::min<int64_t>(kTileWidth, head_dim - element);
+      Operands operands{weights + some.begin * kSlotTile, kSlotTile, cache.values + first * head_dim + element,
+                        kPanel, head_dim, slots, sums};
+      if (width >= kPanel) multiply(count, static_cast<int>(width / kPanel), operands);
+      if (width % kPanel) {
+        operands.b += width / kPanel * kPanel;
+        operands.out += width / kPanel * kPanel;
+        multiply_granule(count, operands);
+      }
+      for (int r = 0; r < count; ++r) {
+        float* y = out + (some.begin + r) * head_dim + element;
+        for (int64_t i = 0; i < width; i += kGranule)
+          store_granule(y + i, load_granule(y + i) * scales[some.begin + r] + load_granule(sums + r * kTileWidth + i));
+      }
+    }
+  }
+}
+
+// One row's running softmax: after a tile, `weights` of it are e^(score - max) and `sum` counts all tiles so far.
+struct Softmax {
+  float max = -std::numeric_limits<float>::infinity();
+  float sum = 0.0f;
+
+  // Turns scores of slots first .. into weights in place; slots outside begin .. end weigh nothing.
+  // Returns what sums of earlier tiles must be multiplied by.
+  float absorb(const Model& model, float* scores, int64_t first, int64_t slots, Range attended) {
+    const int64_t begin = std::max<int64_t>(0, attended.begin - first);
+    const int64_t end = std::min(slots, attended.end - first);
+    const int64_t padded = (slots + kPanel - 1) / kPanel * kPanel;
+    if (begin >= end) {
+      std::memset(scores, 0, 4 * padded);
+      return 1.0f;
+    }
+    IntVec lane;
+    for (int i = 0; i < kLanes; ++i) lane[i] = i;
+    const Vec nothing = splat(-std::numeric_limits<float>::infinity());
+    Vec highest = nothing;
+    for (int64_t i = 0; i < padded; i += kLanes) {
+      Vec s = load(scores + i) * model.attention_scale;
+      if (model.attention_soft_cap > 0.0f) s = model.attention_soft_cap * tanh(s / model.attention_soft_cap);
+      const IntVec index = lane + static_cast<int32_t>(i);
+      s = index >= static_cast<int32_t>(begin) && index < static_cast<int32_t>(end) ? s : nothing;
+      highest = s < highest ? highest : s;  // keeps a NaN score
+      store(scores + i, s);
+    }
+    const float new_max = std::fmax(max, largest(highest));
+    Vec total{};
+    for (int64_t i = 0; i < padded; i += kLanes) {
+      const Vec weight = exp(load(scores + i) - new_max);
+      total += weight;
+      store(scores + i, weight);
+    }
+    const float shrink = std::exp(max - new_max);
+    sum = sum * shrink + eet::sum(total);
+    max = new_max;
+    return shrink;
+  }
+};
+
+// Slots the row at `position` attends to.
+inline Range attended_slots(const Op& op, int64_t position) {
+  const int64_t begin = op.window > 0 ? std::max<int64_t>(0, position + 1 - op.window) : 0;
+  return {begin, position + 1};
+}
+
+// Decode units of a sequence whose only row is at `position`: chunks first .. last, for each KV head.
+inline Range chunks_of(const Op& op, int64_t position) {
+  const Range slots = attended_slots(op, position);
+  return {slots.begin / kChunk, (slots.end + kChunk - 1) / kChunk};
+}
+
+inline float* partial(const Model& model, const Op& op, int64_t sequence, int64_t head, int64_t chunk) {
+  const int64_t chunks = (model.max_context + kChunk - 1) / kChunk;
+  return op.scratch + ((sequence * model.num_heads + head) * chunks + chunk) * (model.head_dim + kPartialHead);
+}
+
+// One KV head's chunk for all query heads of its group.
+inline void decode_unit(const Model& model, const Op& op, const Step& step, int64_t sequence, int64_t kv_head,
+                        int64_t chunk) {
+  alignas(64) float scores[kTileRows * kSlotTile];
+  const int64_t row = step.row_starts[sequence], head_dim = model.head_dim;
+  const int64_t group = model.num_heads / model.num_kv_heads;
+  const CacheHead cache(model, op, step.row_caches[row], kv_head);
+  const Range attended = attended_slots(op, step.positions[row]);
+  const int64_t first = chunk * kChunk, slots = std::min(kChunk, attended.end - first);
+  for (int64_t part = 0; part < even_parts(group, kTileRows); ++part) {
+    const Range some = even_part(group, kTileRows, part);
+    const int64_t head = kv_head * group + some.begin, count = some.end - some.begin;
+    score(cache, op.source + (row * model.num_heads + head) * head_dim, head_dim, count, first, slots, scores);
+    alignas(64) float out[kTileRows * kMaxHeadDim];
+    float zeros[kTileRows] = {};
+    std::memset(out, 0, 4 * count * head_dim);
+    for (int64_t r = 0; r < count; ++r) {
+      Softmax softmax;
+      softmax.absorb(model, scores + r * kSlotTile, first, slots, attended);
+      float* to = partial(model, op, sequence, head + r, chunk);
+      to[0] = softmax.max;
+      to[1] = softmax.sum;
+    }
+    add_values(cache, scores, count, first, slots, zeros, out);
+    for (int64_t r = 0; r < count; ++r)
+      std::memcpy(partial(model, op, sequence, head + r, chunk) + kPartialHead, out + r * head_dim, 4 * head_dim);
+  }
+}
+
+// Joins the chunks of one query head of a decode sequence.
+inline void merge(const Model& model, const Op& op, const Step& step, int64_t sequence, int64_t head) {
+  const int64_t row = step.row_starts[sequence], head_dim = model.head_dim;
+  const Range chunks = chunks_of(op, step.positions[row]);
+  float max = -std::numeric_limits<float>::infinity();
+  for (int64_t c = chunks.begin; c < chunks.end; ++c) max = std::fmax(max, partial(model, op, sequence, head, c)[0]);
+  float sum = 0.0f;
+  float* out = op.target + (row * model.num_heads + head) * head_dim;
+  std::memset(out, 0, 4 * head_dim);
+  for (int64_t c = chunks.begin; c < chunks.end; ++c) {
+    const float* part = partial(model, op, sequence, head, c);
+    const float weight = std::exp(part[0] - max);
+    sum += weight * part[1];
+    for (int64_t i = 0; i < head_dim; i += kGranule)
+      store_granule(out + i, load_granule(out + i) + weight * load_granule(part + kPartialHead + i));
+  }
+  const float scale = 1.0f / sum;
+  for (int64_t i = 0; i < head_dim; i += kGranule) store_granule(out + i, load_granule(out + i) * scale);
+}
+
+// A block of rows first .. first + count of one query head of a sequence.
+inline void prefill_unit(const Model& model, const Op& op, const Step& step, int64_t head, int64_t first, int64_t count) {
+  alignas(64) float scores[kQueryRows * kSlotTile];
+  alignas(64) float out[kQueryRows * kMaxHeadDim];
+  float shrink[kQueryRows];
+  Softmax softmax[kQueryRows];
+  const int64_t head_dim = model.head_dim, q_size = model.num_heads * head_dim;
+  const CacheHead cache(model, op, step.row_caches[first], head / (model.num_heads / model.num_kv_heads));
+  std::memset(out, 0, 4 * count * head_dim);
+  const int64_t begin = attended_slots(op, step.positions[first]).begin / kSlotTile * kSlotTile;
+  const int64_t end = step.positions[first + count - 1] + 1;
+  for (int64_t slot = begin; slot < end; slot += kSlotTile) {
+    const int64_t slots = std::min(kSlotTile, end - slot);
+    score(cache, op.source + first * q_size + head * head_dim, q_size, count, slot, slots, scores);
+    for (int64_t r = 0; r < count; ++r)
+      shrink[r] = softmax[r].absorb(model, scores + r * kSlotTile, slot, slots,
+                                    attended_slots(op, step.positions[first + r]));
+    add_values(cache, scores, count, slot, slots, shrink, out);
+  }
+  for (int64_t r = 0; r < count; ++r) {
+    float* to = op.target + (first + r) * q_size + head * head_dim;
+    const float scale = 1.0f / softmax[r].sum;
+    for (int64_t i = 0; i < head_dim; i += kGranule)
+      store_granule(to + i, load_granule(out + r * head_dim + i) * scale);
+  }
+}
+
+// Deals out a prefill sequence's units, from the last block (the longest) to the first, back and forth over members.
+inline void prefill_sequence(const Model& model, const Op& op, const Step& step, Range rows, const Member& member) {
+  const int64_t count = rows.end - rows.begin;
+  const int64_t units = even_parts(count, kQueryRows) * model.num_heads;
+  for (int64_t unit = 0; unit < units; ++unit) {
+    const int64_t turn = unit % (2 * member.count);
+    if (std::min(turn, 2 * member.count - 1 - turn) != member.index) continue;
+    const int64_t block = even_parts(count, kQueryRows) - 1 - unit / model.num_heads;
+    const Range part = even_part(count, kQueryRows, block);
+    prefill_unit(model, op, step, unit % model.num_heads, rows.begin + part.begin, part.end - part.begin);
+  }
+}
+
+inline void attention(const Model& model, const Op& op, const Step& step, const Member& member) {
+  int64_t total = 0, decoding = 0;
+  for (int64_t b = 0; b < step.batch; ++b) {
+    const Range rows{step.row_starts[b], step.row_starts[b + 1]};
+    if (rows.end - rows.begin > 1) {
+      prefill_sequence(model, op, step, rows, member);
+    } else {
+      const Range chunks = chunks_of(op, step.positions[rows.begin]);
+      total += (chunks.end - chunks.begin) * model.num_kv_heads;
+      ++decoding;
+    }
+  }
+  if (decoding == 0) return;
+  const Range mine = member.share(total);
+  int64_t unit = 0;
+  for (int64_t b = 0; b < step.batch; ++b) {
+    if (step.row_starts[b + 1] - step.row_starts[b] > 1) continue;
+    const Range chunks = chunks_of(op, step.positions[step.row_starts[b]]);
+    for (int64_t kv_head = 0; kv_head < model.num_kv_heads; ++kv_head)
+      for (int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk, ++unit)
+        if (unit >= mine.begin && unit < mine.end) decode_unit(model, op, step, b, kv_head, chunk);
+  }
+  member.barrier->wait();
+  const Range heads = member.share(decoding * model.num_heads);
+  int64_t first = 0;
+  for (int64_t b = 0; b < step.batch; ++b) {
+    if (step.row_starts[b + 1] - step.row_starts[b] > 1) continue;
+    for (int64_t head = 0; head < model.num_heads; ++head, ++first)
+      if (first >= heads.begin && first < heads.end) merge(model, op, step, b, head);
+  }
+}
+
+}  // namespace eet

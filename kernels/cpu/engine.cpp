@@ -1,0 +1,119 @@
+// The CPU executor's library: a team of threads that walks a lowered program, one call a step.
+//
+// Every member runs every op on its own share and meets the others at a barrier after it. Nothing is allocated inside a
+// step: the arena, planned to the byte, is Python's.
+#include <cstddef>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "attention.h"
+#include "embed.h"
+#include "linear_residual.h"
+#include "norm_lm_head.h"
+#include "norm_mlp.h"
+#include "norm_qkv.h"
+#include "pack.h"
+#include "program.h"
+#include "sample.h"
+#include "threads.h"
+
+namespace eet {
+
+struct Engine {
+  Model model;
+  std::vector<Op> ops;
+  Team team;
+
+  Engine(const Model& shared, const Op* first, int count, int threads)
+      : model(shared), ops(first, first + count), team(threads) {}
+};
+
+inline void run_op(const Model& model, const Op& op, const Step& step, const Member& member) {
+  switch (op.stem) {
+    case kEmbed:
+      return embed(model, op, step, member);
+    case kNormQkv:
+      return norm_qkv(model, op, step, member);
+    case kAttention:
+      return attention(model, op, step, member);
+    case kLinearResidual:
+      return linear_residual(op, step, member);
+    case kNormMlp:
+      return norm_mlp(op, step, member);
+    case kNormLmHead:
+      return norm_lm_head(op, step, member);
+    case kSample:
+      return sample(op, step, member);
+  }
+}
+
+}  // namespace eet
+
+extern "C" {
+
+// An engine with `threads` members, the caller's included; null when no thread can be started.
+eet::Engine* eet_create(const eet::Model* model, const eet::Op* ops, int count, int threads) {
+  try {
+    return new eet::Engine(*model, ops, count, threads);
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+void eet_destroy(eet::Engine* engine) { delete engine; }
+
+// Runs ops first .. last of the program.
+void eet_run(eet::Engine* engine, const eet::Step* step, int first, int last) {
+  engine->team.run([&](const eet::Member& member) {
+    for (int i = first; i < last; ++i) {
+      eet::run_op(engine->model, engine->ops[i], *step, member);
+      member.barrier->wait();
+    }
+  });
+}
+
+// Writes `count` rows (count, depth) of a matrix to their places `destinations` among the panels.
+void eet_pack(const float* rows, int64_t count, int64_t depth, const int32_t* destinations, float* panels) {
+  eet::pack_rows(rows, count, depth, destinations, panels);
+}
+
+// Faults in `bytes` bytes of fresh memory, a share each, so that no step pays for it.
+void eet_touch(eet::Engine* engine, volatile char* memory, int64_t bytes) {
+  constexpr int64_t kPage = 4096;
+  engine->team.run([&](const eet::Member& member) {
+    const eet::Range pages = member.share((bytes + kPage - 1) / kPage);
+    for (int64_t page = pages.begin; page < pages.end; ++page) memory[page * kPage] = 0;
+  });
+}
+
+// Reads `count` floats, a contiguous share each; returns their sum so that no read is dropped.
+float eet_read(eet::Engine* engine, const float* data, int64_t count) {
+  std::vector<float> sums(engine->team.members());
+  engine->team.run([&](const eet::Member& member) {
+    constexpr int64_t kStride = 8 * eet::kLanes;
+    const eet::Range mine = member.share(count / kStride);
+    eet::Vec totals[8] = {};
+    for (int64_t i = mine.begin * kStride; i < mine.end * kStride; i += kStride)
+      for (int v = 0; v < 8; ++v) totals[v] += eet::load(data + i + v * eet::kLanes);
+    for (int v = 1; v < 8; ++v) totals[0] += totals[v];
+    sums[member.index] = eet::sum(totals[0]);
+  });
+  float total = 0.0f;
+  for (float sum : sums) total += sum;
+  return total;
+}
+
+// Sizes and field offsets of Model, Op and Step, in declaration order, for Python's mirror; returns how many there are.
+int eet_record_layout(int32_t* out) {
+  using namespace eet;
+#define EET_FIELD(Record, field) static_cast<int32_t>(offsetof(Record, field))
+  const int32_t layout[] = {
+      sizeof(Model), EET_FIELD(Model, head_dim), EET_FIELD(Model, attention_soft_cap), EET_FIELD(Model, frequencies),
+      sizeof(Op), EET_FIELD(Op, to_residual), EET_FIELD(Op, soft_cap), EET_FIELD(Op, positions), EET_FIELD(Op, cache),
+      sizeof(Step), EET_FIELD(Step, top_p), EET_FIELD(Step, seed), EET_FIELD(Step, row_caches), EET_FIELD(Step, sampled)};
+#undef EET_FIELD
+  if (out) std::memcpy(out, layout, sizeof layout);
+  return sizeof layout / sizeof layout[0];
+}
+}

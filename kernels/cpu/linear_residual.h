@@ -1,0 +1,32 @@
+// linear_residual: residual += scale * (x W^T + b); where a norm follows, the product is written instead of added.
+//
+// in:     x (rows, in_features) float32, W packed (matmul.h), b (out_features,) or null.
+// out:    target (rows, out_features) float32.
+// split:  panels over threads; each output has one writer.
+// moves:  4 * in_features * out_features bytes of weights, rows * 4 * (in_features + 2 * out_features).
+#pragma once
+
+#include "matmul.h"
+#include "program.h"
+
+namespace eet {
+
+inline void linear_residual(const Op& op, const Step& step, const Member& member) {
+  const Range panels = member.share(panels_of(op.out_features));
+  matmul(op.source, step.rows, op.in_features, op.weight, panels, [&](const Tile& tile) {
+    const int64_t first = tile.first_panel * kPanel;
+    const int64_t width = std::min<int64_t>(tile.panels * kPanel, op.out_features - first);
+    for (int r = 0; r < tile.rows; ++r) {
+      const float* sums = tile.row(r);
+      float* out = op.target + (tile.first_row + r) * op.out_features + first;
+      for (int64_t i = 0; i < width; i += kGranule) {
+        Granule y = load_granule(sums + i);
+        if (op.bias) y += load_granule(op.bias + first + i);
+        y *= op.scale;
+        store_granule(out + i, op.to_residual ? load_granule(out + i) + y : y);
+      }
+    }
+  });
+}
+
+}  // namespace eet

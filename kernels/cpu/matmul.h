@@ -1,0 +1,160 @@
+// y = x W^T for packed weights: one microkernel for decode (one row, weights streamed) and prefill (many rows, weights
+// from the cache).
+//
+// Panels: W (out_features, in_features) is stored as [ceil(out_features / 16)][in_features][16] float32: sixteen output
+// features side by side, in_features running, rows padded with zeros. A step k of the microkernel loads the panels' 16
+// weights once and multiplies them by x[row][k], broadcast, for each of its rows; the sums stay in registers:
+//
+//                     panel p            panel p + 1
+//     k ->      [w0 w1 ... w15]      [w16 w17 ... w31]
+//     row 0 x0k  += x0k * ...         += x0k * ...
+//     row 1 x1k  += x1k * ...         += x1k * ...
+//
+// in:     x (rows, depth) float32, any row stride; panels as above. The same microkernel computes attention's q k^T and
+//         p V, whose panels are the cache's own (attention.h).
+// out:    tiles of kTileRows x 32 sums in a small buffer in the first-level cache, handed to the caller's epilogue.
+// order:  every output is one chain of multiply-adds over k, whatever the tile: results do not depend on the number of
+//         rows or threads.
+// needs:  nothing of alignment; the last panel is whole (padded).
+// moves:  decode 64 bytes a panel and k; prefill the same once for every kRowBlockBytes of x.
+// source: the register tile of Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008).
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+
+#include "threads.h"
+#include "vector.h"
+
+namespace eet {
+
+constexpr int kPanel = 16;
+constexpr int kPanelVecs = kPanel / kLanes;
+constexpr int kTilePanels = 2;
+constexpr int kTileWidth = kTilePanels * kPanel;
+
+// Registers that hold sums; the rest hold weights and the broadcast x.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kSums = 24;
+#elif defined(__AVX__)
+constexpr int kSums = 12;
+#else
+constexpr int kSums = 8;
+#endif
+constexpr int kTileRows = kPanelVecs == 1 ? kSums / kTilePanels : kSums / kPanelVecs;
+
+// Rows of x kept in the second-level cache while panels pass by.
+constexpr int64_t kRowBlockBytes = 768 << 10;
+
+// x[row * x_stride + k] and panel p's weights at b + p * panel_stride + k * step.
+struct Operands {
+  const float* x;
+  int64_t x_stride;
+  const float* b;
+  int64_t panel_stride, step;
+  int64_t depth;
+  float* out;  // row r's sums at out + r * kTileWidth
+};
+
+template <int kRows, int kPanels>
+void multiply(const Operands& o) {
+  constexpr int kVecs = kPanels * kPanelVecs;
+  Vec sums[kRows][kVecs] = {};
+  const float* b = o.b;
+  for (int64_t k = 0; k < o.depth; ++k, b += o.step) {
+    Vec weights[kVecs];
+    for (int v = 0; v < kVecs; ++v) weights[v] = load(b + v / kPanelVecs * o.panel_stride + v % kPanelVecs * kLanes);
+    for (int r = 0; r < kRows; ++r) {
+      const float x = o.x[r * o.x_stride + k];
+      for (int v = 0; v < kVecs; ++v) sums[r][v] += x * weights[v];
+    }
+  }
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < kVecs; ++v) store(o.out + r * kTileWidth + v * kLanes, sums[r][v]);
+}
+
+// Half a panel: the last eight features of a value row whose head_dim is no multiple of 16.
+template <int kRows>
+void multiply_granule(const Operands& o) {
+  Granule sums[kRows] = {};
+  const float* b = o.b;
+  for (int64_t k = 0; k < o.depth; ++k, b += o.step) {
+    const Granule weights = load_granule(b);
+    for (int r = 0; r < kRows; ++r) sums[r] += o.x[r * o.x_stride + k] * weights;
+  }
+  for (int r = 0; r < kRows; ++r) store_granule(o.out + r * kTileWidth, sums[r]);
+}
+
+using Kernel = void (*)(const Operands&);
+
+template <int kPanels, int... kRow>
+Kernel pick(int rows, std::integer_sequence<int, kRow...>) {
+  // Narrow registers hold two panels only of few rows; the others take their panels one by one.
+  static constexpr Kernel kernels[] = {
+      (kPanels == 1 || (kRow + 1) * kTilePanels * kPanelVecs <= kSums ? &multiply<kRow + 1, kPanels> : nullptr)...};
+  return kernels[rows - 1];
+}
+
+template <int... kRow>
+Kernel pick_granule(int rows, std::integer_sequence<int, kRow...>) {
+  static constexpr Kernel kernels[] = {&multiply_granule<kRow + 1>...};
+  return kernels[rows - 1];
+}
+
+using TileRows = std::make_integer_sequence<int, kTileRows>;
+
+// Sums of `rows` <= kTileRows rows and one or two panels.
+inline void multiply(int rows, int panels, Operands o) {
+  if (panels == 2) {
+    if (rows * kTilePanels * kPanelVecs <= kSums) return pick<2>(rows, TileRows())(o);
+    pick<1>(rows, TileRows())(o);
+    o.b += o.panel_stride;
+    o.out += kPanel;
+  }
+  pick<1>(rows, TileRows())(o);
+}
+
+inline void multiply_granule(int rows, const Operands& o) { pick_granule(rows, TileRows())(o); }
+
+// Cuts `total` into the fewest even parts of at most `largest`; returns part `index`.
+inline Range even_part(int64_t total, int64_t largest, int64_t index) {
+  const int64_t parts = (total + largest - 1) / largest;
+  return {total * index / parts, total * (index + 1) / parts};
+}
+inline int64_t even_parts(int64_t total, int64_t largest) { return (total + largest - 1) / largest; }
+
+// A finished tile: rows first_row .. first_row + rows, features of panels first_panel .. first_panel + panels.
+struct Tile {
+  int64_t first_row, first_panel;
+  int rows, panels;
+  float* sums;
+
+  float* row(int r) const { return sums + r * kTileWidth; }
+};
+
+// x (rows, depth) times panels `panels.begin .. end` of `weight`; calls done(tile) for every tile.
+template <class Done>
+void matmul(const float* x, int64_t rows, int64_t depth, const float* weight, Range panels, Done done) {
+  alignas(64) float sums[kTileRows * kTileWidth];
+  const int64_t panel_size = depth * kPanel;
+  const int64_t largest = std::max<int64_t>(kTileRows, kRowBlockBytes / (4 * depth) / kTileRows * kTileRows);
+  for (int64_t block = 0; block < even_parts(rows, largest); ++block) {
+    const Range block_rows = even_part(rows, largest, block);
+    const int64_t count = block_rows.end - block_rows.begin;
+    for (int64_t panel = panels.begin; panel < panels.end; panel += kTilePanels) {
+      const int width = static_cast<int>(std::min<int64_t>(kTilePanels, panels.end - panel));
+      for (int64_t part = 0; part < even_parts(count, kTileRows); ++part) {
+        const Range tile = even_part(count, kTileRows, part);
+        const int64_t first = block_rows.begin + tile.begin;
+        const int tile_rows = static_cast<int>(tile.end - tile.begin);
+        multiply(tile_rows, width, {x + first * depth, depth, weight + panel * panel_size, panel_size, kPanel, depth, sums});
+        done(Tile{first, panel, tile_rows, width, sums});
+      }
+    }
+  }
+}
+
+inline int64_t panels_of(int64_t features) { return (features + kPanel - 1) / kPanel; }
+
+}  // namespace eet

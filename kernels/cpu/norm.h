@@ -1,0 +1,60 @@
+// LayerNorm and RMSNorm of rows: LayerNorm (x - mean) / sqrt(var + eps) * weight + bias, RMSNorm x / sqrt(mean(x^2) + eps)
+// * weight; sums run over vector lanes, so their rounding error grows with n / lanes.
+//
+// in: x (n,) float32; n a multiple of 8. out: (n,), which may be x.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "program.h"
+#include "vector.h"
+
+namespace eet {
+
+inline void norm_row(const Op& op, const float* x, float* out, int64_t n) {
+  const int64_t whole = n / kLanes * kLanes;
+  float mean = 0.0f;
+  if (op.norm_kind == kLayerNorm) {
+    Vec total{};
+    for (int64_t i = 0; i < whole; i += kLanes) total += load(x + i);
+    mean = sum(total);
+    for (int64_t i = whole; i < n; ++i) mean += x[i];
+    mean /= static_cast<float>(n);
+  }
+  Vec squares{};
+  for (int64_t i = 0; i < whole; i += kLanes) {
+    const Vec centred = load(x + i) - mean;
+    squares += centred * centred;
+  }
+  float variance = sum(squares);
+  for (int64_t i = whole; i < n; ++i) variance += (x[i] - mean) * (x[i] - mean);
+  const float scale = 1.0f / std::sqrt(variance / static_cast<float>(n) + op.norm_eps);
+  for (int64_t i = 0; i < whole; i += kLanes) {
+    const Vec scaled = (load(x + i) - mean) * scale * load(op.norm_weight + i);
+    store(out + i, op.norm_bias ? scaled + load(op.norm_bias + i) : scaled);
+  }
+  for (int64_t i = whole; i < n; ++i) {
+    const float scaled = (x[i] - mean) * scale * op.norm_weight[i];
+    out[i] = op.norm_bias ? scaled + op.norm_bias[i] : scaled;
+  }
+}
+
+// The op's normalised input rows, shared by all members: each fills its share of op.scratch, then all meet.
+// `rows` picks source rows, or is null for all in order; without a norm they are copied.
+inline const float* norm_rows(const Op& op, int64_t count, const int32_t* rows, const Member& member) {
+  const int64_t n = op.in_features;
+  const Range mine = member.share(count);
+  for (int64_t row = mine.begin; row < mine.end; ++row) {
+    const float* x = op.source + (rows ? rows[row] : row) * n;
+    if (op.norm_kind == kNoNorm) {
+      std::memcpy(op.scratch + row * n, x, 4 * n);
+    } else {
+      norm_row(op, x, op.scratch + row * n, n);
+    }
+  }
+  member.barrier->wait();
+  return op.scratch;
+}
+
+}  // namespace eet

@@ -1,0 +1,36 @@
+// norm_lm_head: logits = soft_cap(scale * (norm(residual[wanted]) W^T + b)).
+//
+// in:     residual (rows, hidden) float32, wanted rows (wanted,) int32, W packed (matmul.h; the embedding when tied).
+// out:    logits (wanted, vocab_size) float32.
+// split:  wanted rows for the norm, then panels over threads.
+// moves:  4 * vocab_size * hidden bytes of weights, wanted * 4 * (hidden + vocab_size).
+#pragma once
+
+#include "matmul.h"
+#include "norm.h"
+#include "program.h"
+
+namespace eet {
+
+inline void norm_lm_head(const Op& op, const Step& step, const Member& member) {
+  if (step.wanted == 0) return;
+  const float* x = norm_rows(op, step.wanted, step.wanted_rows, member);
+  const Range panels = member.share(panels_of(op.out_features));
+  matmul(x, step.wanted, op.in_features, op.weight, panels, [&](const Tile& tile) {
+    const int64_t first = tile.first_panel * kPanel;
+    const int64_t computed = tile.panels * kPanel;
+    const int64_t width = std::min<int64_t>(computed, op.out_features - first);
+    for (int r = 0; r < tile.rows; ++r) {
+      float* sums = tile.row(r);
+      for (int64_t i = 0; i < computed; i += kLanes) {
+        Vec y = load(sums + i);
+        if (op.bias) y += load(op.bias + first + i);
+        y *= op.scale;
+        store(sums + i, op.soft_cap > 0.0f ? op.soft_cap * tanh(y / op.soft_cap) : y);
+      }
+      std::memcpy(op.target + (tile.first_row + r) * op.out_features + first, sums, 4 * width);
+    }
+  });
+}
+
+}  // namespace eet
