@@ -49,8 +49,8 @@ def decide(lanes: Sequence[Lane], available_bytes: int) -> Residency:
     if total <= available_bytes:
         return Residency(True, refused=refused)
     note = (
-        f"both sides together need {_gib(total)} and {_gib(available_bytes)} are available: each is loaded for its turn "
-        "and unloaded before the other"
+        f"both sides together need {_gib(total)} and {_gib(available_bytes)} are available: "
+        "each is loaded for its turn and unloaded before the other"
     )
     return Residency(False, [note], refused)
 
@@ -87,9 +87,11 @@ def stock_bytes(options: SideOptions) -> int:
     slots = options.max_batch * options.max_context
     layer_kv = 2 * slots * kv_heads * head_dim * element
     activations = slots * (5 * inner + 8 * hidden) * element
-    scores = slots * options.max_context * (heads * (element + 4) if options.side == "stock-eager" else options.max_batch > 1)
+    score_bytes = heads * (element + 4) if options.side == "stock-eager" else int(options.max_batch > 1)
+    scores = slots * options.max_context * score_bytes
     logits = options.max_batch * config["vocab_size"] * (element + 4)
-    return checkpoint_elements(folder) * element + layers * layer_kv + layer_kv + activations + scores + logits
+    weights = checkpoint_elements(folder) * element
+    return int(weights + layers * layer_kv + layer_kv + activations + scores + logits)
 
 
 _SIZES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import signal
@@ -110,10 +111,8 @@ class WorkerHandle:
         self._ended_on_purpose = True
         if self._process.stdin is not None and not self._process.stdin.closed:
             self.send({"cmd": "close"})
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-            except BrokenPipeError:
-                pass
         try:
             self._process.wait(timeout=END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -141,7 +140,8 @@ class WorkerHandle:
             if -code == signal.SIGKILL:
                 how += ", as the system does when memory runs out"
         last = next((line for line in reversed(self._stderr) if line.strip()), "")
-        return f"the worker of {self.options.side} {how} before it had finished" + (f"; it wrote: {last}" if last else "")
+        wrote = f"; it wrote: {last}" if last else ""
+        return f"the worker of {self.options.side} {how} before it had finished{wrote}"
 
     @property
     def stderr_tail(self) -> str:

@@ -51,7 +51,7 @@ class LaneJob:
 
 
 class Lane:
-    """One side's way through a race. `record` holds everything measured; `over` is set once it failed or was stopped."""
+    """One side's way through a race. `record` holds what was measured; `over` is set once it failed or was stopped."""
 
     def __init__(self, index: int, options: SideOptions, job: LaneJob, record: SideRecord) -> None:
         self.index = index
@@ -265,9 +265,7 @@ class Lane:
         elif kind == "progress":
             self.record.add_progress(event["time_ns"], event["done"], event["total"])
             self._job.post({"kind": "progress", "side": self.index, "done": event["done"], "total": event["total"]})
-        elif kind == "memory":
-            self._kinds = event["kinds"]
-        elif kind == "loaded":
+        elif kind in ("memory", "loaded"):
             self._kinds = event["kinds"]
 
     def _sample_memory(self, now_ns: int) -> None:

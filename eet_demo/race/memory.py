@@ -19,7 +19,7 @@ def process_bytes(pid: int) -> int:
 
 
 def process_peak_bytes(pid: int) -> int | None:
-    """VmHWM: the most resident bytes since the start or the last `reset_peak`; None where the kernel has no such count."""
+    """VmHWM: most resident bytes since the start or the last `reset_peak`; None where the kernel has no such count."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     except OSError:
@@ -37,7 +37,7 @@ def process_unique_bytes(pid: int) -> int | None:
 
 
 def reset_peak() -> bool:
-    """Lets VmHWM of this process start again from its present RSS (proc(5), clear_refs); False where that is refused."""
+    """Lets this process's VmHWM start again from its present RSS (proc(5), clear_refs); False where that is refused."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:

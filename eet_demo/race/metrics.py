@@ -6,6 +6,7 @@ successive tokens of a row, all rows pooled. Rates are totals over the rows unle
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,7 +33,7 @@ def side_metrics(tokens: Mapping[str, Sequence[int]], prompt_lengths: Sequence[i
     if not firsts:
         return dict.fromkeys((*_FIGURES, "end_to_end_ms"), None) | {"new_tokens": 0}
     count = sum(map(len, stamps))
-    gaps_ms = sorted((b - a) / 1e6 for row in stamps for a, b in zip(row, row[1:], strict=False))
+    gaps_ms = sorted((b - a) / 1e6 for row in stamps for a, b in itertools.pairwise(row))
     tpots_ms = [(row[-1] - row[0]) / 1e6 / (len(row) - 1) for row in stamps if len(row) > 1]
     decode_s = (max(lasts) - min(firsts)) / 1e9
     decode_tok_s = _ratio(count - len(firsts), decode_s)

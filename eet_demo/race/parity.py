@@ -1,4 +1,4 @@
-"""Do both sides write the same tokens? Where they part, how close was the call? Pure functions over id rows, and one that asks."""
+"""Do both sides write the same tokens? Where they part, how close was the call? Only `compare_lanes` asks a worker."""
 
 from __future__ import annotations
 

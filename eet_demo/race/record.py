@@ -13,7 +13,14 @@ NewDecoder = Callable[[], IncrementalDecoder]
 class RowTexts:
     """Turns the ids of each row into text as they come; a row's last token carries the flushed remainder."""
 
-    def __init__(self, rows: int, new_tokens: int, new_decoder: NewDecoder, end_ids: Collection[int], stop_ids: Collection[int]):
+    def __init__(
+        self,
+        rows: int,
+        new_tokens: int,
+        new_decoder: NewDecoder,
+        end_ids: Collection[int],
+        stop_ids: Collection[int],
+    ) -> None:
         self._decoders = [new_decoder() for _ in range(rows)]
         self._counts = [0] * rows
         self._ended = [False] * rows
@@ -65,7 +72,7 @@ class SideRecord:
         """Takes columns from the worker; returns the same as update columns: times from t0, with text."""
         assert self.t0_ns is not None
         pairs = [self._texts.push(row, token_id) for row, token_id in zip(rows, ids, strict=True)]
-        columns = {
+        columns: dict[str, list[Any]] = {
             "row": list(rows),
             "time_ns": [time_ns - self.t0_ns for time_ns in times_ns],
             "id": list(ids),
@@ -107,7 +114,7 @@ class SideRecord:
             "state": self.state,
             "config": self.config,
             "phases": [
-                {"name": name, "start_ns": start_ns - t0_ns, "end_ns": end_ns - t0_ns} | ({"detail": detail} if detail else {})
+                {"name": name, "start_ns": start_ns - t0_ns, "end_ns": end_ns - t0_ns, "detail": detail}
                 for name, start_ns, end_ns, detail in self._phases
             ],
             "tokens": {name: list(column) for name, column in self.tokens.items()},

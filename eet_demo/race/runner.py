@@ -16,8 +16,8 @@ from eet_demo.race.inputs import RaceModel, open_model, prompt_ids
 from eet_demo.race.lane import Lane, LaneJob, Update, Waiting
 from eet_demo.race.metrics import figures
 from eet_demo.race.pool import WorkerPool
-from eet_demo.race.setup import new_record, side_options
 from eet_demo.race.schedule import at_once, in_turn, together
+from eet_demo.race.setup import new_record, side_options
 from eet_demo.race.software import software_versions
 from eet_demo.race.trace import Trace
 from eet_demo.records import Hardware, RaceSettings, as_json

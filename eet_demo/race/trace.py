@@ -8,6 +8,7 @@ within the batch, stamps in order.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 import re
@@ -88,7 +89,7 @@ def _check_side(side: Mapping[str, Any], rows: int, where: str) -> None:
         if len(set(lengths.values())) > 1:
             raise TraceError(f"{where}.{table} has columns of different lengths: {lengths}")
         times = columns.get("time_ns", [])
-        if any(later < earlier for earlier, later in zip(times, times[1:], strict=False)):
+        if any(later < earlier for earlier, later in itertools.pairwise(times)):
             raise TraceError(f"{where}.{table}.time_ns goes back in time")
     if any(row >= rows for row in side["tokens"]["row"]):
         raise TraceError(f"{where}.tokens.row names row {max(side['tokens']['row'])} of a race with {rows} rows")

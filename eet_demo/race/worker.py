@@ -1,9 +1,9 @@
 """One side in a process of its own: `python -m eet_demo.race.worker`. Newline-delimited JSON in and out.
 
-Commands on stdin: import, load, run, stop, logits, roofline, close. Events go to the original stdout; `print()` and libraries
-write to stderr. A token is appended to a queue and nothing else on the timed thread; a sender thread batches by time.
-The end of stdin (the parent is gone) ends the process at once, whatever it is doing. Times are `perf_counter_ns`,
-one clock for all processes of a machine.
+Commands on stdin: import, load, run, stop, logits, roofline, close. Events go to the original stdout; `print()` and
+libraries write to stderr. The timed thread appends a token to a queue and does no more; a sender thread batches by
+time. The end of stdin (the parent is gone) ends the process at once, whatever it is doing. Times are
+`perf_counter_ns`, one clock for all processes of a machine.
 """
 
 from __future__ import annotations

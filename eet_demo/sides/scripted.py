@@ -57,7 +57,7 @@ class Scenario:
     @classmethod
     def from_options(cls, options: Mapping[str, str]) -> Scenario:
         """Raises RequestError for an unknown option or a value that is no number."""
-        types = {field.name: type(field.default) for field in fields(cls)}
+        types: dict[str, Any] = {field.name: type(field.default) for field in fields(cls)}
         values: dict[str, Any] = {}
         for key, text in options.items():
             if key not in types:
@@ -82,9 +82,7 @@ class ScriptedSide:
         time.sleep(self._scenario.load_s)
         self._strike("load")
         options = self._options
-        return SideConfig(
-            options.side, "scripted", options.device, options.dtype, options.weights, options.threads, {"scenario": True}
-        )
+        return SideConfig(options.side, "scripted", options.device, options.dtype, options.weights, options.threads)
 
     def run(self, request: RunRequest, sink: Sink) -> RunClock:
         self._prompts = request.prompt_ids
@@ -125,7 +123,8 @@ class ScriptedSide:
         passes = self._scenario.passes or 1
         self._cached_tokens = 0
         for done in range(1, passes + 1):
-            _sleep_until(start_ns + int(self._scenario.prefill_s * 1e9 * done / passes), None if self._scenario.deaf else sink)
+            due_ns = start_ns + int(self._scenario.prefill_s * 1e9 * done / passes)
+            _sleep_until(due_ns, None if self._scenario.deaf else sink)
             if sink.stopped and not self._scenario.deaf:
                 raise StopRun
             self._cached_tokens = total * done // passes

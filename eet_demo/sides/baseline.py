@@ -1,0 +1,213 @@
+"""Stock Hugging Face: transformers' `generate`, untouched, under the fair-baseline contract.
+
+The same weights, dtype, ids, number of tokens and threads as the engine; `torch.no_grad` and everything else as the
+library has it. A `BaseStreamer` stamps each step and does nothing else in the timed thread. What a checkpoint ships in
+`generation_config.json` beyond its special ids (a repetition penalty changes even greedy output) is left out, and every
+sampling field is passed explicitly, so that both sides are asked for the same thing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+import transformers
+from transformers.generation.streamers import BaseStreamer
+
+from eet_demo.errors import CheckpointError, RequestError, UnsupportedError
+from eet_demo.records import SideConfig
+from eet_demo.sides import Roofline, RunClock, RunRequest, SideOptions, Sink, StopRun
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+VARIANTS: Mapping[str, dict[str, str]] = {
+    "stock": {},
+    "stock-eager": {"attn_implementation": "eager"},
+    "stock-static": {"cache_implementation": "static"},
+}
+"""`stock` is the library's defaults: SDPA attention and a DynamicCache."""
+
+
+class Stamper(BaseStreamer):  # type: ignore[misc]
+    """Stamps each step as its ids reach host memory; raises StopRun out of `generate` when the sink is stopped."""
+
+    def __init__(self, sink: Sink, batch: int, stop_ids: Sequence[int]) -> None:
+        self.steps = 0
+        self._sink = sink
+        self._stop_ids = frozenset(stop_ids)
+        self._ended = [False] * batch
+        self._prompt_seen = False
+
+    def put(self, value: torch.Tensor) -> None:
+        """`value`: the prompt (batch, length) once, then int64 (batch,) a step, on the CPU."""
+        time_ns = time.perf_counter_ns()
+        if not self._prompt_seen:
+            self._prompt_seen = True
+        else:
+            self.steps += 1
+            self._sink.tokens(time_ns, self._running(value.tolist()))
+        if self._sink.stopped:
+            raise StopRun
+
+    def end(self) -> None:
+        """Nothing is held back."""
+
+    def _running(self, ids: list[int]) -> list[int | None]:
+        """The step's ids; None for rows that have ended, which `generate` fills with pads."""
+        if not self._stop_ids:
+            return list(ids)
+        step: list[int | None] = [None if ended else token_id for ended, token_id in zip(self._ended, ids, strict=True)]
+        self._ended = [ended or token_id in self._stop_ids for ended, token_id in zip(self._ended, ids, strict=True)]
+        return step
+
+
+class BaselineSide:
+    """One of the VARIANTS on one model folder."""
+
+    def __init__(self, options: SideOptions) -> None:
+        self._options = options
+        self._model: Any = None
+        self._stamper: Stamper | None = None
+        self._prompt_slots = 0
+        self._batch = 0
+        self._new_tokens = 0
+
+    def load(self) -> SideConfig:
+        """Raises CheckpointError for a folder that transformers cannot load whole, UnsupportedError for a dtype."""
+        options = self._options
+        if options.dtype not in DTYPES:
+            raise UnsupportedError(f"{options.side} has no dtype {options.dtype!r}; it has {', '.join(DTYPES)}")
+        torch.set_num_threads(options.threads)
+        transformers.utils.logging.disable_progress_bar()
+        self._model = self._load_model().to(self._device).eval()
+        self._model.generation_config = special_ids_only(self._model.generation_config)
+        details = {
+            "attention": self._model.config._attn_implementation,
+            "cache": "StaticCache" if options.side == "stock-static" else "DynamicCache",
+            "compiled": options.side == "stock-static" and self._device == "cuda",
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+        engine = f"transformers {transformers.__version__} generate"
+        return SideConfig(options.side, engine, self._device, options.dtype, "dense", torch.get_num_threads(), details)
+
+    def run(self, request: RunRequest, sink: Sink) -> RunClock:
+        arguments = self.generate_arguments(request)
+        self._stamper = Stamper(sink, len(request.prompt_ids), request.stop_token_ids)
+        self._batch, self._prompt_slots = arguments["inputs"].shape
+        self._new_tokens = request.new_tokens
+        if not request.sampling.greedy:
+            torch.manual_seed(request.sampling.seed)
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+        start_ns = time.perf_counter_ns()
+        sink.started(start_ns)
+        self._model.generate(**arguments, streamer=self._stamper)
+        return RunClock(start_ns, time.perf_counter_ns())
+
+    def generate_arguments(self, request: RunRequest) -> dict[str, Any]:
+        """Everything `generate` is told but its streamer; rows are padded on the left and masked."""
+        inputs, mask = left_padded(request.prompt_ids, self._model.generation_config.pad_token_id)
+        sampling = request.sampling
+        arguments: dict[str, Any] = {
+            "inputs": inputs.to(self._device),
+            "attention_mask": mask.to(self._device),
+            "max_new_tokens": request.new_tokens,
+            "eos_token_id": list(request.stop_token_ids) or None,
+            "do_sample": not sampling.greedy,
+            "temperature": 1.0 if sampling.greedy else sampling.temperature,
+            "top_k": 0 if sampling.greedy else sampling.top_k,
+            "top_p": 1.0 if sampling.greedy else sampling.top_p,
+            "repetition_penalty": 1.0,
+            "num_beams": 1,
+            "use_cache": True,
+        }
+        if "cache_implementation" in VARIANTS[self._options.side]:
+            arguments["cache_implementation"] = VARIANTS[self._options.side]["cache_implementation"]
+        return arguments
+
+    def memory_bytes(self) -> Mapping[str, int]:
+        """Weights as stored once; the KV cache of the present or last run by its exact shape, pads included."""
+        tensors = [*self._model.parameters(), *self._model.buffers()]
+        steps = self._stamper.steps if self._stamper is not None else 0
+        slots = self._batch * (self._prompt_slots + max(0, steps - 1))
+        static = self._options.side == "stock-static"
+        reserved = self._batch * (self._prompt_slots + self._new_tokens) if static else slots
+        kinds = {
+            "weights": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+            "kv_cache_used": slots * self._slot_bytes(),
+            "kv_cache_reserved": reserved * self._slot_bytes(),
+        }
+        if self._device == "cuda":
+            kinds["allocated"] = torch.cuda.memory_allocated()
+            kinds["allocator_slack"] = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return kinds
+
+    def logits_at(self, token_ids: Sequence[int]) -> np.ndarray:
+        inputs = torch.tensor([list(token_ids)], device=self._device)
+        with torch.no_grad():
+            logits = self._model(input_ids=inputs, use_cache=False, logits_to_keep=1).logits
+        values: np.ndarray = logits[0, -1].float().cpu().numpy()
+        return values
+
+    def roofline(self, context: int, batch: int) -> Roofline:
+        raise UnsupportedError(f"{self._options.side} does not count its bytes; the engine's roofline is the reference")
+
+    def close(self) -> None:
+        self._model = None
+
+    @property
+    def _device(self) -> str:
+        return "cuda" if self._options.device == "cuda" else "cpu"
+
+    def _load_model(self) -> Any:
+        folder = Path(self._options.model_path)
+        attention = VARIANTS[self._options.side].get("attn_implementation")
+        try:
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=DTYPES[self._options.dtype],
+                attn_implementation=attention,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+            raise CheckpointError(f"transformers cannot load {folder}: {error}") from error
+        if report["missing_keys"]:
+            # transformers would run on with random values in their place.
+            missing = ", ".join(sorted(report["missing_keys"])[:3])
+            raise CheckpointError(f"{folder} lacks {len(report['missing_keys'])} tensors, among them {missing}")
+        return model
+
+    def _slot_bytes(self) -> int:
+        """Bytes of one token's keys and values over all layers."""
+        config = self._model.config
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return int(2 * config.num_hidden_layers * heads * head_dim * DTYPES[self._options.dtype].itemsize)
+
+
+def special_ids_only(shipped: transformers.GenerationConfig) -> transformers.GenerationConfig:
+    """A generation config with the shipped special ids and nothing else; a missing pad id becomes an end id, or 0."""
+    end_ids = shipped.eos_token_id if isinstance(shipped.eos_token_id, list) else [shipped.eos_token_id]
+    pad_id = next((token_id for token_id in (shipped.pad_token_id, *end_ids) if token_id is not None), 0)
+    return transformers.GenerationConfig(
+        bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=pad_id
+    )
+
+
+def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """int64 (batch, longest): ids with pads before them, and the mask with 1 for real tokens."""
+    if not prompts or not all(prompts):
+        raise RequestError("every prompt needs at least one token id")
+    longest = max(map(len, prompts))
+    inputs = torch.tensor([[pad_id] * (longest - len(row)) + list(row) for row in prompts])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
+    return inputs, mask
