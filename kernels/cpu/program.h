@@ -45,7 +45,8 @@ struct Op {
 struct Step {
   int32_t rows, batch, wanted;
   int32_t top_k;
-  float temperature, top_p;
+  float temperature;            // 0 is greedy
+  double top_p;
   uint64_t seed;
   const int32_t* token_ids;     // (rows,)
   const int32_t* positions;     // (rows,) also the row's cache slot

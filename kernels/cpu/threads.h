@@ -11,7 +11,6 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
-#include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -91,23 +90,27 @@ class Team {
   }
 
   ~Team() {
-    call(nullptr);
+    call(nullptr, nullptr);
     for (auto& thread : threads_) thread.join();
   }
 
   int members() const { return members_; }
 
   // Runs `job` on every member and returns when all are done. Not for use by two threads at once.
-  void run(const std::function<void(const Member&)>& job) {
-    call(&job);
-    job({0, members_, &barrier_});
+  template <class Job>
+  void run(const Job& job) {
+    call(&job, [](const void* erased, const Member& member) { (*static_cast<const Job*>(erased))(member); });
+    job(Member{0, members_, &barrier_});
     barrier_.wait();
   }
 
  private:
-  // Hands `job` to the other members; null sends them home.
-  void call(const std::function<void(const Member&)>* job) {
+  using Entry = void (*)(const void* job, const Member& member);
+
+  // Hands `job` to the other members; without an entry it sends them home.
+  void call(const void* job, Entry entry) {
     job_ = job;
+    entry_ = entry;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       calls_.fetch_add(1, std::memory_order_release);
@@ -122,8 +125,8 @@ class Team {
         std::unique_lock<std::mutex> lock(mutex_);
         wake_.wait(lock, called);
       }
-      if (!job_) return;
-      (*job_)({index, members_, &barrier_});
+      if (!entry_) return;
+      entry_(job_, Member{index, members_, &barrier_});
       barrier_.wait();
     }
   }
@@ -134,7 +137,8 @@ class Team {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::atomic<uint32_t> calls_{0};
-  const std::function<void(const Member&)>* job_ = nullptr;
+  const void* job_ = nullptr;
+  Entry entry_ = nullptr;
 };
 
 }  // namespace eet

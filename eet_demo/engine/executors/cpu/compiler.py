@@ -1,0 +1,93 @@
+"""Compiles `kernels/cpu/` into a shared library for this very CPU, once; the cache is keyed by all that goes into it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from eet_demo.errors import KernelCompileError
+
+SOURCES = Path(__file__).parents[4] / "kernels" / "cpu"
+DEFAULT_CACHE = Path.home() / ".cache" / "eet-demo" / "cpu"
+
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-ffp-contract=fast")
+"""No -ffast-math: NaN must stay NaN and sums keep their order."""
+
+COMPILERS = ("c++", "g++", "clang++")
+TIMEOUT_S = 300
+SHOWN_LINES = 12
+
+
+def library(cache: Path = DEFAULT_CACHE, extra_flags: Sequence[str] = ()) -> Path:
+    """Path of the compiled library; compiles it if no library of these sources, flags, compiler and CPU is cached.
+
+    Raises:
+        KernelCompileError: no compiler, or its message (shortened) and the command that repeats it.
+    """
+    compiler = find_compiler()
+    flags = [*FLAGS, "-mcpu=native" if platform.machine() == "aarch64" else "-march=native", *extra_flags]
+    target = cache / f"eet-{_key(compiler, flags)}.so"
+    if not target.exists():
+        compile_library(compiler, flags, SOURCES / "engine.cpp", target)
+    return target
+
+
+def find_compiler() -> str:
+    """Absolute path of the machine's C++ compiler."""
+    for name in COMPILERS:
+        if path := shutil.which(name):
+            return path
+    raise KernelCompileError(
+        f"the CPU engine is compiled at first use and none of {', '.join(COMPILERS)} was found; "
+        "install one, on Debian or Ubuntu with: apt-get install -y g++"
+    )
+
+
+def compile_library(compiler: str, flags: Sequence[str], source: Path, target: Path) -> None:
+    """Compiles beside `target` and renames, so that a half-written library is never loaded."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as folder:
+        built = Path(folder) / target.name
+        command = [compiler, *flags, str(source), "-o", str(built)]
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise KernelCompileError(f"{compiler} could not run: {error}; repeat it with: {shlex.join(command)}") from None
+        if result.returncode:
+            repeat = shlex.join([compiler, *flags, str(source), "-o", os.devnull])
+            raise KernelCompileError(f"{compiler} failed:\n{_shortened(result.stderr)}\nrepeat it with: {repeat}")
+        os.replace(built, target)
+
+
+def _key(compiler: str, flags: Sequence[str]) -> str:
+    """Hash of every source and header, the flags, the compiler's version and the CPU's features."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCES.iterdir()):
+        if path.suffix in (".h", ".cpp"):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    for text in (*flags, compiler, version.stdout, platform.machine(), cpu_features()):
+        digest.update(text.encode() + b"\0")
+    return digest.hexdigest()[:20]
+
+
+def cpu_features() -> str:
+    """The CPU's model and feature flags as the kernel lists them; what -march=native depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(line for line in lines if line.startswith(("model", "flags", "Features", "CPU ", "vendor_id")))
+
+
+def _shortened(message: str) -> str:
+    """The compiler's errors without the include chains and carets around them."""
+    lines = [line for line in message.splitlines() if "error" in line] or message.splitlines()
+    return "\n".join(lines[:SHOWN_LINES])

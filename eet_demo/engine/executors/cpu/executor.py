@@ -1,0 +1,155 @@
+"""`CpuExecutor`: the step program on the machine's own cores, one call into C++ a step. Imports neither torch nor the page."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eet_demo.engine import program as p
+from eet_demo.engine.checkpoint import Checkpoint
+from eet_demo.engine.executors import Float32, Int32, Step
+from eet_demo.engine.executors.cpu import records
+from eet_demo.engine.executors.cpu.compiler import DEFAULT_CACHE, library
+from eet_demo.engine.executors.cpu.layout import CpuLayout, destinations
+from eet_demo.engine.executors.cpu.lowering import Lowering, check_supported, lower_model
+from eet_demo.engine.executors.host_arena import HostArena
+from eet_demo.engine.plan import Plan
+from eet_demo.engine.weights import Weight, weights_of
+from eet_demo.errors import UnsupportedError
+from eet_demo.records import EngineOptions, Sampling
+
+__all__ = ["CpuExecutor", "CpuLayout"]
+
+BANDWIDTH_PASSES = 5
+GREEDY = Sampling()
+
+
+class CpuExecutor:
+    """Owns the arena, the lowered program and the threads; the calling thread is one of them."""
+
+    def __init__(
+        self, program: p.Program, plan: Plan, options: EngineOptions, cache: Path = DEFAULT_CACHE
+    ) -> None:
+        """Compiles at first use.
+
+        Raises:
+            UnsupportedError: a feature of the model the executor lacks, or a thread count it cannot serve.
+            KernelCompileError: the C++ cannot be compiled or loaded.
+        """
+        check_supported(program.spec)
+        self.threads = _threads(options)
+        self._program, self._plan, self._spec = program, plan, program.spec
+        self._debug = options.debug
+        self._library = records.open_library(library(cache))
+        self._arena = HostArena(plan, options.debug)
+        self._base = self._arena.bytes.ctypes.data
+        self._frequencies = self._spec.rotary_frequencies()
+        model = lower_model(self._spec, plan, self._frequencies.ctypes.data)
+        ops = Lowering(program, plan, self._base).ops()
+        self._engine = self._library.eet_create(model, (records.Op * len(ops))(*ops), len(ops), self.threads)
+        if not self._engine:
+            raise UnsupportedError(f"{self.threads} threads cannot be started on this machine; ask for fewer")
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Packs every weight into the arena and faults the rest of it in.
+
+        Raises:
+            CheckpointError: missing or misshapen tensors, before anything is read.
+        """
+        checkpoint.check()
+        if not self._debug:
+            self._library.eet_touch(self._engine, self._base, self._plan.total_bytes)
+        for weight in weights_of(self._spec):
+            self._load_weight(checkpoint, weight)
+
+    def run(self, step: Step) -> Int32:
+        """Runs the whole program; the head and the sampler only where rows are wanted."""
+        ops = len(self._program.ops)
+        sampled = self.run_ops(step, 0, ops if len(step.wanted) else ops - 2)
+        if self._debug:
+            self._arena.check_guards()
+        return sampled
+
+    def run_ops(self, step: Step, first: int, last: int) -> Int32:
+        """Runs ops first .. last; int32 (n,) the tokens sampled, if `sample` is among them."""
+        sampled = np.zeros(len(step.wanted), np.int32)
+        row_caches = np.repeat(step.cache_rows, np.diff(step.row_starts))
+        record = records.Step(
+            rows=step.rows,
+            batch=step.batch,
+            wanted=len(step.wanted),
+            top_k=step.sampling.top_k,
+            temperature=step.sampling.temperature,
+            top_p=step.sampling.top_p,
+            seed=step.sampling.seed,
+            token_ids=step.token_ids.ctypes.data,
+            positions=step.positions.ctypes.data,
+            row_caches=row_caches.ctypes.data,
+            row_starts=step.row_starts.ctypes.data,
+            wanted_rows=step.wanted.ctypes.data,
+            sample_rows=step.sample_rows.ctypes.data,
+            sample_steps=step.sample_steps.ctypes.data,
+            sampled=sampled.ctypes.data,
+        )
+        self._library.eet_run(self._engine, ctypes.byref(record), first, last)
+        return sampled
+
+    def head(self, wanted: Int32) -> Float32:
+        none = np.empty(0, np.int32)
+        starts = np.zeros(1, np.int32)
+        step = Step(none, none, starts, none, none, wanted, none, none, GREEDY)
+        ops = len(self._program.ops)
+        self.run_ops(step, ops - 2, ops - 1)
+        return self._arena.view(p.LOGITS, np.float32, (len(wanted), self._spec.vocab_size))
+
+    def view(self, name: str, shape: tuple[int, ...] | None = None) -> Float32:
+        """A block of the arena as float32, for tests and the curious."""
+        return self._arena.view(name, np.float32, shape)
+
+    def measure_bandwidth_gb_s(self) -> float:
+        """Best of a few passes in which the executor's threads read all weights."""
+        size = self._plan.report.weights_bytes
+        best = float("inf")
+        for _ in range(BANDWIDTH_PASSES):
+            start = time.perf_counter()
+            self._library.eet_read(self._engine, self._base, size // 4)
+            best = min(best, time.perf_counter() - start)
+        return size / best / 1e9
+
+    def close(self) -> None:
+        if self._engine:
+            self._library.eet_destroy(self._engine)
+            self._engine = None
+        self._arena.close()
+
+    def _load_weight(self, checkpoint: Checkpoint, weight: Weight) -> None:
+        target = self._arena.view(weight.name, np.float32)
+        if weight.name == "embed.positions":
+            for block in checkpoint.blocks(weight):
+                start = block.start * weight.columns
+                target[start : start + block.values.size] = block.values.ravel()
+            return
+        if target.size != weight.rows * max(1, weight.columns):
+            target[:] = 0.0  # the rows that pad
+        places = destinations(self._spec, weight)
+        for block in checkpoint.blocks(weight):
+            values = np.ascontiguousarray(block.values)
+            rows: NDArray[np.int32] = places[block.part][block.start : block.start + len(values)]
+            if weight.is_matrix:
+                self._library.eet_pack(
+                    values.ctypes.data, len(values), weight.columns, rows.ctypes.data, target.ctypes.data
+                )
+            else:
+                target[rows] = values
+
+
+def _threads(options: EngineOptions) -> int:
+    threads = options.threads or len(os.sched_getaffinity(0))
+    if not 1 <= threads <= records.MAX_THREADS:
+        raise UnsupportedError(f"{threads} threads asked for; the CPU executor runs 1 to {records.MAX_THREADS}")
+    return threads

@@ -1,0 +1,91 @@
+"""What the CPU executor stores where: packed panels for every matrix, and the scratch of each op. Needs no compiler.
+
+Numbers of this file that end in the C++ too: PANEL (kPanel of matmul.h), CHUNK and PARTIAL_HEAD (attention.h),
+SHARED_BYTES (sizeof(Shared) of sample.h).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eet_demo.engine import program as p
+from eet_demo.engine.plan import Limits
+from eet_demo.engine.spec import ModelSpec
+from eet_demo.engine.weights import Weight
+
+PANEL = 16
+CHUNK = 64
+PARTIAL_HEAD = 16
+SHARED_BYTES = 64 * (2 * 8 + 4 + 8)
+FLOAT = 4
+POSITIONS = "embed.positions"
+"""The one matrix that is only a table of rows."""
+
+
+def padded(rows: int) -> int:
+    """Rows rounded up to whole panels."""
+    return -(-rows // PANEL) * PANEL
+
+
+class CpuLayout:
+    """float32 everywhere."""
+
+    activation_bytes = FLOAT
+    kv_bytes = FLOAT
+
+    def weight_bytes(self, weight: Weight) -> int:
+        if weight.name == POSITIONS:
+            return FLOAT * weight.rows * weight.columns
+        return FLOAT * packed_rows(weight) * max(1, weight.columns)
+
+    def scratch_bytes(self, op: p.Op, limits: Limits) -> int:
+        if isinstance(op, p.NormQkv):
+            return FLOAT * limits.rows * (op.qkv.in_features + 2 * op.spec.head_dim)
+        if isinstance(op, p.Attention):
+            chunks = -(-limits.max_context // CHUNK)
+            return FLOAT * limits.max_batch * op.spec.num_heads * chunks * (op.spec.head_dim + PARTIAL_HEAD)
+        if isinstance(op, p.NormMlp):
+            return FLOAT * limits.rows * op.up.in_features
+        if isinstance(op, p.NormLmHead):
+            return FLOAT * limits.logit_rows * op.head.in_features
+        if isinstance(op, p.Sample):
+            return SHARED_BYTES + 8 * op.vocab_size
+        return 0
+
+
+def packed_rows(weight: Weight) -> int:
+    """Rows the weight fills, padding included: each part of a gated pair is padded alone."""
+    return sum(padded(part.rows) for part in weight.parts) if weight.interleaved else padded(weight.rows)
+
+
+def destinations(spec: ModelSpec, weight: Weight) -> list[NDArray[np.int32]]:
+    """For each part, int32 (part.rows,): the packed row each of its rows becomes.
+
+    Gate and up alternate by panels. In layers with rotary half pairs, rows of q and k heads are reordered so that the
+    two elements of a pair are neighbours. A bias takes its matrix's order.
+    """
+    if weight.interleaved and len(weight.parts) == 2:
+        rows = np.arange(weight.parts[0].rows)
+        gate = rows // PANEL * 2 * PANEL + rows % PANEL
+        return [gate.astype(np.int32), (gate + PANEL).astype(np.int32)]
+    packed = np.arange(weight.rows)
+    if ".qkv." in weight.name and _turns_halves(spec, int(weight.name.split(".")[1])):
+        turned = spec.q_size + spec.kv_size
+        head, element = np.divmod(packed[:turned], spec.head_dim)
+        packed[:turned] = head * spec.head_dim + _side_by_side(spec)[element]
+    starts = np.cumsum([0] + [part.rows for part in weight.parts])
+    return [packed[start:stop].astype(np.int32) for start, stop in zip(starts[:-1], starts[1:], strict=True)]
+
+
+def _turns_halves(spec: ModelSpec, layer: int) -> bool:
+    return spec.positions[layer] == "rotary" and spec.rope_pairs == "half"
+
+
+def _side_by_side(spec: ModelSpec) -> NDArray[np.int64]:
+    """New place of each element of a head: i to 2i, i + rotary_dim / 2 to 2i + 1, the rest stay."""
+    places = np.arange(spec.head_dim)
+    half = spec.rotary_dim // 2
+    places[:half] = 2 * np.arange(half)
+    places[half : 2 * half] = 2 * np.arange(half) + 1
+    return places
