@@ -55,7 +55,7 @@ def rounded(values: NDArray[Any], dtype: DType) -> NDArray[np.float32]:
 
 
 def random_blocks(generator: np.random.Generator, rows: int, columns: int, weights: WeightFormat) -> NDArray[np.uint8]:
-    """Raw GGUF blocks of a random matrix, (rows, columns / 32 * block bytes) uint8: every quant, small finite scales."""
+    """Raw GGUF blocks of a random matrix, (rows, columns / 32 * block bytes) uint8: every quant, small scales."""
     header = 4 if weights == "q4_1" else 2
     scales = (generator.standard_normal((rows, columns // 32, header // 2)) * 0.05).astype(np.float16)
     quants = generator.integers(0, 256, (rows, columns // 32, BLOCK_BYTES[weights] - header), dtype=np.uint8)
@@ -79,7 +79,7 @@ def make_matrix(
 def assert_float32_close(actual: NDArray[Any], expected: NDArray[Any], context: str, tolerance: float = 1e-5) -> None:
     """|actual - expected| <= tolerance * (1 + max|expected|): for results the kernel computes and stores in float32.
 
-    `expected` should come from float64; the scale is that of the whole array, as sums of mixed signs lose relative digits.
+    `expected` comes from float64; the scale is that of the whole array, as sums of mixed signs lose relative digits.
     """
     assert actual.shape == expected.shape, f"{context}: shape {actual.shape}, expected {expected.shape}"
     error = np.abs(actual.astype(np.float64) - expected)
@@ -91,7 +91,7 @@ def assert_float32_close(actual: NDArray[Any], expected: NDArray[Any], context: 
 def assert_as_close_as_torch(
     actual: NDArray[Any], expected: NDArray[Any], torch_result: NDArray[Any], context: str
 ) -> None:
-    """max|actual - expected| <= 2 max|torch - expected| + 1e-5: for results stored in half types (FlashAttention's rule).
+    """max|actual - expected| <= 2 max|torch - expected| + 1e-5: for results in half types (FlashAttention's rule).
 
     `expected` is float64 on the rounded inputs, `torch_result` torch's own result in the tested dtype on the CPU.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +27,8 @@ class CupyLauncher:
     """Compiles each instance once, for this GPU, and launches it on the stream that `stream` names at that moment.
 
     Args:
-        stream: returns the raw stream to launch on, read at every launch (a graph capture changes it); None uses CuPy's current one.
+        stream: returns the raw stream to launch on, read at every launch (a graph capture changes it); None uses CuPy's
+            current one.
         folder: where `<stem>.cu` lies.
 
     Raises:
@@ -118,7 +120,7 @@ def _pack(index: int, argument: Argument) -> Any:
 
 def _import_cupy() -> Any:
     try:
-        import cupy
+        cupy: Any = importlib.import_module("cupy")
     except ImportError as error:
         raise UnsupportedError(f"device 'cuda' needs CuPy: pip install 'cupy-cuda13x[ctk]' ({error})") from None
     try:
@@ -128,4 +130,6 @@ def _import_cupy() -> Any:
         reason = "no device"
     except (OSError, cupy.cuda.runtime.CUDARuntimeError) as error:
         reason = str(error)
-    raise UnsupportedError(f"device 'cuda' needs an NVIDIA GPU and its driver ({reason}); 'sim' runs the same kernels here")
+    raise UnsupportedError(
+        f"device 'cuda' needs an NVIDIA GPU and its driver ({reason}); 'sim' runs the same kernels here"
+    )

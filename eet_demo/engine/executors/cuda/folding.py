@@ -34,10 +34,14 @@ def fold_row(n: int, itemsize: int) -> Folding:
     """
     if n < 8 or n % 8 or n > MAX_LENGTH:
         raise UnsupportedError(
-            f"a row of {n} values is not supported: kernels move {VECTOR_BYTES} bytes a thread, so a row must be a multiple "
-            f"of 8, at most {MAX_LENGTH}; pad the weights or pick another model"
+            f"a row of {n} values is not supported: kernels move {VECTOR_BYTES} bytes a thread, so a row must be a "
+            f"multiple of 8, at most {MAX_LENGTH}; pad the weights or pick another model"
         )
     vec = VECTOR_BYTES // itemsize
-    fold = -(-n // (vec * MAX_THREADS))
-    threads = -(-(-(-n // (vec * fold))) // 32) * 32
+    fold = ceil_div(n, vec * MAX_THREADS)
+    threads = ceil_div(ceil_div(n, vec * fold), 32) * 32
     return Folding(n, vec, threads, fold)
+
+
+def ceil_div(a: int, b: int) -> int:
+    return (a + b - 1) // b

@@ -79,7 +79,7 @@ class Launcher(Protocol):
         """
 
     def launch(self, instance: Instance, config: LaunchConfig, arguments: Sequence[Argument]) -> None:
-        """Enqueues one launch. Raises TypeError for an argument that is neither an array nor an explicitly typed scalar."""
+        """Enqueues one launch. Raises TypeError for an argument that is neither an array nor a typed scalar."""
 
     def empty(self, shape: tuple[int, ...], dtype: DType) -> DeviceArray:
         """New memory, unwritten: NaN in every float type on the simulator."""
@@ -102,8 +102,8 @@ def check_argument(index: int, argument: Argument) -> None:
     if argument is None or isinstance(argument, DeviceArray | np.int32 | np.uint32 | np.int64 | np.uint64 | np.float32):
         return
     raise TypeError(
-        f"kernel argument {index} is {argument!r} of {type(argument).__name__}: pass a DeviceArray, None or a scalar with "
-        "its type (np.int32, np.uint32, np.int64, np.uint64, np.float32)"
+        f"kernel argument {index} is {argument!r} of {type(argument).__name__}: pass a DeviceArray, None or a scalar "
+        "with its type (np.int32, np.uint32, np.int64, np.uint64, np.float32)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Weight matrices as kernels read them: dense, or 32-value blocks split into a plane of values and a plane of scales."""
+"""Weight matrices as kernels read them: dense, or 32-value blocks split into planes of values and scales."""
 
 from __future__ import annotations
 
@@ -44,9 +44,13 @@ def check_matrix(name: str, matrix: Matrix, dtype: str) -> None:
         check_array(name, matrix.values, (rows, columns), dtype)
         return
     if columns % BLOCK_VALUES or matrix.scales is None:
-        raise UnsupportedError(f"{name}: {matrix.format} needs scales and a multiple of {BLOCK_VALUES} columns, not {columns}")
+        raise UnsupportedError(
+            f"{name}: {matrix.format} needs scales and a multiple of {BLOCK_VALUES} columns, not {columns}"
+        )
     blocks = columns // BLOCK_VALUES
-    check_array(f"{name} scales", matrix.scales, (rows, blocks, 2) if matrix.format == "q4_1" else (rows, blocks), "float16")
+    check_array(
+        f"{name} scales", matrix.scales, (rows, blocks, 2) if matrix.format == "q4_1" else (rows, blocks), "float16"
+    )
     if matrix.format == "q8_0":
         check_array(name, matrix.values, (rows, columns), "int8")
     else:

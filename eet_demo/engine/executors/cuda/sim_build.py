@@ -1,4 +1,4 @@
-"""Builds kernel instances for the simulator with g++, one binary each, cached by a hash of sources, flags and compiler."""
+"""Builds kernel instances for the simulator with g++, one binary each, cached by sources, flags and compiler."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SimBuilder:
     """One mode's binaries: a shared library an instance in the plain mode, an executable in the sanitized ones."""
 
     def __init__(self, mode: SimMode, folder: Path = CUDA_SOURCES, build: Path = BUILD) -> None:
-        """Raises KernelCompileError where the simulator cannot run: no g++, or a processor that is not x86-64 with AVX2."""
+        """Raises KernelCompileError where the simulator cannot run: no g++, or not an x86-64 processor."""
         self.mode = mode
         self._folder = folder
         self._build = build
@@ -83,7 +83,13 @@ class SimBuilder:
         if target.exists():
             return target
         self._build.mkdir(parents=True, exist_ok=True)
-        command = [self._compiler, *(flags or self._flags), f"-I{self._folder}", f"-I{CUDA_SOURCES}", f"-I{SIM_SOURCES}"]
+        command = [
+            self._compiler,
+            *(flags or self._flags),
+            f"-I{self._folder}",
+            f"-I{CUDA_SOURCES}",
+            f"-I{SIM_SOURCES}",
+        ]
         with tempfile.TemporaryDirectory(dir=self._build) as scratch:
             output = Path(scratch) / name
             command += [*arguments, "-o", str(output)]
@@ -103,7 +109,9 @@ def _compiler() -> str:
     if not path:
         raise KernelCompileError("the simulator needs g++ 12 or later; on Debian: apt-get install g++")
     if platform.machine() != "x86_64":
-        raise KernelCompileError(f"the simulator switches fibers on x86-64 only; this processor is {platform.machine()}")
+        raise KernelCompileError(
+            f"the simulator switches fibers on x86-64 only; this processor is {platform.machine()}"
+        )
     return path
 
 

@@ -65,15 +65,15 @@ class SimLauncher:
         """Runs to the end. Raises KernelFaultError for whatever mistake the simulator finds."""
         for index, argument in enumerate(arguments):
             check_argument(index, argument)
-        record = _Launch(
-            config.grid, (config.threads, 1, 1), config.shared_bytes, int(config.cooperative), self.seed
-        )
+        record = _Launch(config.grid, (config.threads, 1, 1), config.shared_bytes, int(config.cooperative), self.seed)
         if self.mode == "plain":
             self._run_here(instance, record, arguments)
         else:
             threads = config.threads * int(np.prod(config.grid))
             if self.mode == "race" and threads > MAX_RACE_THREADS:
-                raise UnsupportedError(f"the race mode takes at most {MAX_RACE_THREADS} threads a launch, not {threads}")
+                raise UnsupportedError(
+                    f"the race mode takes at most {MAX_RACE_THREADS} threads a launch, not {threads}"
+                )
             run_isolated(self._builder.build(instance), instance, bytes(record), arguments)
         self._check_guards(instance, arguments)
 
@@ -165,7 +165,7 @@ def pack(argument: Argument) -> bytes:
 
 
 def check_signature(instance: Instance, signature: str, arguments: Sequence[Argument]) -> None:
-    """Raises TypeError when the arguments are not what the compiled kernel declares; a GPU would read garbage instead."""
+    """Raises TypeError when the arguments are not what the kernel declares; a GPU would read garbage instead."""
     declared = signature.split(",") if signature else []
     if len(declared) != len(arguments):
         raise TypeError(f"{instance.expression} takes {len(declared)} arguments, not {len(arguments)}: {signature}")
