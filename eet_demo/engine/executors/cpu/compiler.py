@@ -1,4 +1,4 @@
-"""Compiles `kernels/cpu/` into a shared library for this very CPU, once; the cache is keyed by all that goes into it."""
+"""Compiles `kernels/cpu/` into a shared library for this very CPU, once; cached by a hash of all that goes into it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def compile_library(compiler: str, flags: Sequence[str], source: Path, target: P
         try:
             result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise KernelCompileError(f"{compiler} could not run: {error}; repeat it with: {shlex.join(command)}") from None
+            raise KernelCompileError(
+                f"{compiler} could not run: {error}; repeat it with: {shlex.join(command)}"
+            ) from None
         if result.returncode:
             repeat = shlex.join([compiler, *flags, str(source), "-o", os.devnull])
             raise KernelCompileError(f"{compiler} failed:\n{_shortened(result.stderr)}\nrepeat it with: {repeat}")

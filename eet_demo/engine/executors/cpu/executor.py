@@ -1,9 +1,8 @@
-"""`CpuExecutor`: the step program on the machine's own cores, one call into C++ a step. Imports neither torch nor the page."""
+"""`CpuExecutor`: the step program on the machine's own cores, one call into C++ a step."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 import time
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from eet_demo.engine.executors.host_arena import HostArena
 from eet_demo.engine.plan import Plan
 from eet_demo.engine.weights import Weight, weights_of
 from eet_demo.errors import UnsupportedError
+from eet_demo.hardware import usable_cores
 from eet_demo.records import EngineOptions, Sampling
 
 __all__ = ["CpuExecutor", "CpuLayout"]
@@ -32,9 +32,7 @@ GREEDY = Sampling()
 class CpuExecutor:
     """Owns the arena, the lowered program and the threads; the calling thread is one of them."""
 
-    def __init__(
-        self, program: p.Program, plan: Plan, options: EngineOptions, cache: Path = DEFAULT_CACHE
-    ) -> None:
+    def __init__(self, program: p.Program, plan: Plan, options: EngineOptions, cache: Path = DEFAULT_CACHE) -> None:
         """Compiles at first use.
 
         Raises:
@@ -149,7 +147,7 @@ class CpuExecutor:
 
 
 def _threads(options: EngineOptions) -> int:
-    threads = options.threads or len(os.sched_getaffinity(0))
+    threads = options.threads or usable_cores()
     if not 1 <= threads <= records.MAX_THREADS:
         raise UnsupportedError(f"{threads} threads asked for; the CPU executor runs 1 to {records.MAX_THREADS}")
     return threads

@@ -6,6 +6,8 @@ SHARED_BYTES (sizeof(Shared) of sample.h).
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -75,7 +77,7 @@ def destinations(spec: ModelSpec, weight: Weight) -> list[NDArray[np.int32]]:
         head, element = np.divmod(packed[:turned], spec.head_dim)
         packed[:turned] = head * spec.head_dim + _side_by_side(spec)[element]
     starts = np.cumsum([0] + [part.rows for part in weight.parts])
-    return [packed[start:stop].astype(np.int32) for start, stop in zip(starts[:-1], starts[1:], strict=True)]
+    return [packed[start:stop].astype(np.int32) for start, stop in pairwise(starts)]
 
 
 def _turns_halves(spec: ModelSpec, layer: int) -> bool:

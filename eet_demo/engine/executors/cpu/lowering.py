@@ -18,7 +18,9 @@ def check_supported(spec: ModelSpec) -> None:
     }
     for feature, used in lacking.items():
         if used:
-            raise UnsupportedError(f"{spec.family}: the CPU executor does not support {feature}; use device='reference'")
+            raise UnsupportedError(
+                f"{spec.family}: {feature} are not supported on device 'cpu'; device='reference' has them"
+            )
 
 
 def lower_model(spec: ModelSpec, plan: Plan, frequencies: int) -> records.Model:

@@ -60,7 +60,7 @@ def open_library(path: Path) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
-        raise KernelCompileError(f"the compiled CPU engine cannot be loaded: {error}; delete {path} and try again") from None
+        raise KernelCompileError(f"cannot load the compiled CPU engine: {error}; delete {path} and try again") from None
     signatures = {
         "eet_create": (c_void_p, POINTER(Model), POINTER(Op), c_int, c_int),
         "eet_destroy": (None, c_void_p),
