@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from eet_demo import catalog
-from eet_demo.errors import CheckpointError, RequestError, SourceError
+from eet_demo.errors import CheckpointError, RequestError
 from eet_demo.prompts import build_prompt, row_lengths
-from eet_demo.records import RaceSettings
+from eet_demo.records import RaceSettings, Schedule
+from eet_demo.sides.names import parse_side
 from eet_demo.tokens import IncrementalDecoder, Tokenizer
 
 PROMPT_TEXT_CHARACTERS = 2000
@@ -55,19 +56,14 @@ class _NoText:
         return ""
 
 
-def open_model(model: str, models_dir: Path) -> RaceModel:
-    """The model called `model`: a catalogue id whose folder is in `models_dir`, or a local folder.
+def open_model(folder: Path) -> RaceModel:
+    """The model in `folder`.
 
     Raises:
-        RequestError: no such id or folder. SourceError: known, but not on this machine yet.
-        CheckpointError: the folder lacks config.json or its limits.
+        CheckpointError: config.json is missing or names no limits; the tokenizer cannot be read.
     """
-    folder = Path(model).expanduser().resolve()
-    if not folder.is_dir():
-        folder = models_dir / catalog.find(model).id
+    folder = folder.resolve()
     if not (folder / "config.json").is_file():
-        if folder.parent == models_dir:
-            raise SourceError(f"{model} is not on this machine; fetch it: python -m eet_demo fetch {model}")
         raise CheckpointError(f"{folder} has no config.json; a model folder holds config.json and *.safetensors")
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     limit = config.get("max_position_embeddings") or config.get("n_positions")
@@ -78,15 +74,38 @@ def open_model(model: str, models_dir: Path) -> RaceModel:
     return RaceModel(folder, tokenizer, end_ids, int(limit), int(config["vocab_size"]))
 
 
+def check_settings(settings: RaceSettings, allow_scripted: bool, most_sides: int = 2) -> None:
+    """What can be said of a request before its model is looked at.
+
+    Raises:
+        RequestError: an unknown side, schedule or sampling value, too many sides, nothing to do.
+    """
+    for name in ("context", "new_tokens", "batch"):
+        if getattr(settings, name) < 1:
+            raise RequestError(f"{name} is {getattr(settings, name)}; it must be at least 1")
+    if not 1 <= len(settings.sides) <= most_sides:
+        raise RequestError(f"{len(settings.sides)} sides are given; there can be 1 to {most_sides}")
+    for side in settings.sides:
+        if parse_side(side).kind == "scripted" and not allow_scripted:
+            raise RequestError(f"unknown side {side!r}; scripted sides race in tests only")
+    if settings.schedule not in get_args(Schedule):
+        raise RequestError(f"schedule {settings.schedule!r} is none of {', '.join(get_args(Schedule))}")
+    if settings.threads is not None and settings.threads < 1:
+        raise RequestError(f"threads is {settings.threads}; it must be at least 1")
+    if not (math.isfinite(settings.temperature) and settings.temperature >= 0):
+        raise RequestError(f"temperature is {settings.temperature}; it must be 0 (greedy) or more")
+    if settings.top_k < 0 or not 0 < settings.top_p <= 1:
+        raise RequestError(f"top_k is {settings.top_k} and top_p {settings.top_p}; top_k >= 0 and 0 < top_p <= 1")
+    if not 0 <= settings.seed < 2**64:
+        raise RequestError(f"seed is {settings.seed}; it must be 0 to 2**64 - 1")
+
+
 def prompt_ids(settings: RaceSettings, model: RaceModel) -> list[list[int]]:
     """The ids of every row, the same for all sides. Without a tokenizer they are random, from the settings' seed.
 
     Raises:
         RequestError: a request the model cannot serve, with the figures.
     """
-    for name in ("context", "new_tokens", "batch"):
-        if getattr(settings, name) < 1:
-            raise RequestError(f"{name} is {getattr(settings, name)}; it must be at least 1")
     if settings.context + settings.new_tokens > model.context_limit:
         raise RequestError(
             f"a context of {settings.context} and {settings.new_tokens} new tokens are "

@@ -4,57 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Generator, Iterator
 from typing import Any
 
-from eet_demo.errors import RequestError
+from eet_demo import catalog
+from eet_demo.errors import SourceError
 from eet_demo.race import parity
+from eet_demo.race.fetching import Fetching
 from eet_demo.race.fits import Residency, decide
-from eet_demo.race.inputs import RaceModel, open_model, prompt_ids
+from eet_demo.race.inputs import RaceModel, prompt_ids
 from eet_demo.race.lane import Lane, LaneJob, Update, Waiting
 from eet_demo.race.metrics import figures
-from eet_demo.race.pool import WorkerPool
+from eet_demo.race.resources import RaceResources
 from eet_demo.race.schedule import at_once, in_turn, together
 from eet_demo.race.setup import new_record, side_options
 from eet_demo.race.software import software_versions
 from eet_demo.race.trace import Trace
-from eet_demo.records import Hardware, RaceSettings, as_json
+from eet_demo.records import RaceSettings, as_json
 from eet_demo.sides import RunRequest, SideOptions
-from eet_demo.sides.names import compared_pair, parse_side
+from eet_demo.sides.names import compared_pair
 
 NO_TOKENIZER_NOTE = "the model folder has no tokenizer.json: the prompt is random ids and tokens have no text"
 
 TICK_S = 0.05
 ABANDON_S = 1.0
-
-
-@dataclass
-class RaceResources:
-    """What every race of this process shares; built once by whoever serves races, closed at the end.
-
-    Args:
-        models_dir: folder of the fetched models.
-        hardware: this machine, for the record.
-        threads: most CPU threads a side may use.
-        available_bytes: asked before each race: memory that may be used, the owner's limit applied.
-        kernel_cache_path: where compiled kernels are kept; empty takes the engine's own.
-        allow_scripted: scripted sides may race (the page's tests).
-    """
-
-    models_dir: Path
-    hardware: Hardware
-    threads: int
-    available_bytes: Callable[[], int]
-    kernel_cache_path: str = ""
-    allow_scripted: bool = False
-    pool: WorkerPool = field(default_factory=WorkerPool)
-    turn: threading.Lock = field(default_factory=threading.Lock)
-
-    def close(self) -> None:
-        """Ends every worker."""
-        self.pool.close()
 
 
 class Race:
@@ -75,22 +48,23 @@ class Race:
     def run(self) -> Iterator[list[Update]]:
         """Yields a list of updates (may be empty) every TICK_S; the last list ends with the result.
 
-        `race` comes first; its notes grow (which side fits in memory, ...) and are whole in the result's trace.
+        `race` comes first, but for states while another race runs or the model is fetched. Its notes grow (which
+        side fits in memory, ...) and are whole in the result's trace.
 
         What stops one side alone is an `error` update. Closing the iterator stops the workers within 2 s.
 
         Raises:
             EetError: the race cannot begin: a bad request, an unknown model, no side that fits in memory.
         """
-        model = open_model(self._settings.model, self._resources.models_dir)
-        prompts = self._checked_prompts(model)
+        self._resources.check(self._settings)
         while not self._resources.turn.acquire(timeout=TICK_S):
-            for index in range(len(self._settings.sides)):
-                self._post(kind="state", side=index, state="waiting", detail="another race is on this machine")
+            if self._stop.is_set():
+                return
+            self._post_states("waiting", "another race is on this machine")
             yield self._take()
         try:
             due_s = time.perf_counter()
-            for _ in self._steps(model, prompts):
+            for _ in self._steps():
                 yield self._take()
                 due_s = max(due_s + TICK_S, time.perf_counter())
                 time.sleep(max(0.0, due_s - time.perf_counter()))
@@ -99,7 +73,9 @@ class Race:
             self._abandon()
             self._resources.turn.release()
 
-    def _steps(self, model: RaceModel, prompts: list[list[int]]) -> Waiting:
+    def _steps(self) -> Waiting:
+        model = yield from self._open_model()
+        prompts = prompt_ids(self._settings, model)
         request = self._request(prompts, model)
         if model.tokenizer is None:
             self._notes.append(NO_TOKENIZER_NOTE)
@@ -115,14 +91,18 @@ class Race:
         rows = yield from self._parity(request)
         self._post_result(self._trace(model, prompts, rows))
 
-    def _checked_prompts(self, model: RaceModel) -> list[list[int]]:
-        settings = self._settings
-        if not 1 <= len(settings.sides) <= 2:
-            raise RequestError(f"a race has one or two sides, not {len(settings.sides)}; bench takes more")
-        for name in settings.sides:
-            if parse_side(name).kind == "scripted" and not self._resources.allow_scripted:
-                raise RequestError(f"unknown side {name!r}; scripted sides race in tests only")
-        return prompt_ids(settings, model)
+    def _open_model(self) -> Generator[None, None, RaceModel]:
+        """The race's model, fetched first where it is not on this machine; Stop leaves the download to itself."""
+        name, resources = self._settings.model, self._resources
+        folder = catalog.local_folder(name, resources.models_dir)
+        if folder is None:
+            fetching = Fetching(name, resources.models_dir, resources.hub_enabled)
+            while (folder := fetching.folder()) is None:
+                if self._stop.is_set():
+                    raise SourceError(f"stopped; {fetching.progress} goes on in the background")
+                self._post_states("loading", fetching.progress)
+                yield
+        return resources.model(folder)
 
     def _request(self, prompts: list[list[int]], model: RaceModel) -> RunRequest:
         stop_ids = model.end_ids if self._settings.free_running else ()
@@ -138,7 +118,7 @@ class Race:
 
     def _side_options(self, name: str, model: RaceModel) -> SideOptions:
         resources = self._resources
-        return side_options(name, self._settings, model, resources.threads, resources.kernel_cache_path)
+        return side_options(name, self._settings, model, resources.threads)
 
     def _decide(self) -> Residency:
         residency = decide(self._lanes, self._resources.available_bytes())
@@ -185,6 +165,10 @@ class Race:
 
     def _post(self, **update: Any) -> None:
         self._updates.append(update)
+
+    def _post_states(self, state: str, detail: str) -> None:
+        for index in range(len(self._settings.sides)):
+            self._post(kind="state", side=index, state=state, detail=detail)
 
     def _take(self) -> list[Update]:
         updates, self._updates = self._updates, []

@@ -9,9 +9,7 @@ from eet_demo.sides import RunRequest, SideOptions
 from eet_demo.sides.names import parse_side
 
 
-def side_options(
-    name: str, settings: RaceSettings, model: RaceModel, threads: int, kernel_cache_path: str
-) -> SideOptions:
+def side_options(name: str, settings: RaceSettings, model: RaceModel, threads: int) -> SideOptions:
     """What the side called `name` is built from: exactly as large as this race needs."""
     scripted = parse_side(name).kind == "scripted"
     return SideOptions(
@@ -23,7 +21,6 @@ def side_options(
         threads=min(threads, settings.threads or threads),
         max_batch=settings.batch,
         max_context=settings.context + settings.new_tokens,
-        kernel_cache_path=kernel_cache_path,
     )
 
 

@@ -67,18 +67,17 @@ def validate_trace(value: Any) -> Trace:
     Raises:
         TraceError: with the first place that breaks the contract, as a path like `sides[0].tokens.row`.
     """
-    if isinstance(value, dict) and value.get("format") == "eet-race" and value.get("version") != 1:
-        raise TraceError(f"trace version {value.get('version')!r} is not known; this program reads version 1")
+    if isinstance(value, dict) and value.get("format") == "eet-race" and value.get("version", 1) != 1:
+        raise TraceError(f"trace version {value['version']!r} is not known; this program reads version 1")
     _check(value, load_schema(), "trace")
     trace: Trace = value
+    rows = len(trace["prompt_ids"])
+    if rows != trace["settings"]["batch"]:
+        raise TraceError(f"trace.prompt_ids has {rows} rows but settings.batch is {trace['settings']['batch']}")
+    if trace["parity"] is not None and len(trace["parity"]) != rows:
+        raise TraceError(f"trace.parity has {len(trace['parity'])} entries for {rows} rows")
     for index, side in enumerate(trace["sides"]):
-        _check_side(side, len(trace["prompt_ids"]), f"trace.sides[{index}]")
-    if len(trace["prompt_ids"]) != trace["settings"]["batch"]:
-        raise TraceError(
-            f"trace.prompt_ids has {len(trace['prompt_ids'])} rows but settings.batch is {trace['settings']['batch']}"
-        )
-    if trace["parity"] is not None and len(trace["parity"]) != len(trace["prompt_ids"]):
-        raise TraceError(f"trace.parity has {len(trace['parity'])} entries for {len(trace['prompt_ids'])} rows")
+        _check_side(side, rows, f"trace.sides[{index}]")
     return trace
 
 

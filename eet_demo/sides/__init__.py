@@ -24,7 +24,6 @@ class SideOptions:
         model_path: absolute path of the model's folder or file; empty for a scripted side.
         threads: CPU threads, the same for every side of a race.
         max_batch, max_context: the largest request: rows, and ids a row with its new tokens.
-        kernel_cache_path: absolute folder for compiled kernels; empty takes the engine's own.
     """
 
     side: str
@@ -35,7 +34,6 @@ class SideOptions:
     threads: int
     max_batch: int
     max_context: int
-    kernel_cache_path: str = ""
 
 
 class Sink(Protocol):

@@ -73,6 +73,7 @@ class BaselineSide:
         self._options = options
         self._model: Any = None
         self._stamper: Stamper | None = None
+        self._weights_bytes = 0
         self._prompt_slots = 0
         self._batch = 0
         self._new_tokens = 0
@@ -86,6 +87,8 @@ class BaselineSide:
         transformers.utils.logging.disable_progress_bar()
         self._model = self._load_model().to(self._device).eval()
         self._model.generation_config = special_ids_only(self._model.generation_config)
+        tensors = [*self._model.parameters(), *self._model.buffers()]
+        self._weights_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         details = {
             "attention": self._model.config._attn_implementation,
             "cache": "StaticCache" if options.side == "stock-static" else "DynamicCache",
@@ -133,13 +136,12 @@ class BaselineSide:
 
     def memory_bytes(self) -> Mapping[str, int]:
         """Weights as stored once; the KV cache of the present or last run by its exact shape, pads included."""
-        tensors = [*self._model.parameters(), *self._model.buffers()]
         steps = self._stamper.steps if self._stamper is not None else 0
         slots = self._batch * (self._prompt_slots + max(0, steps - 1))
         static = self._options.side == "stock-static"
         reserved = self._batch * (self._prompt_slots + self._new_tokens) if static else slots
         kinds = {
-            "weights": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+            "weights": self._weights_bytes,
             "kv_cache_used": slots * self._slot_bytes(),
             "kv_cache_reserved": reserved * self._slot_bytes(),
         }

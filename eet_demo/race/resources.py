@@ -1,0 +1,85 @@
+"""What every race of this process shares: the machine, the models, the workers that stay between races."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eet_demo import catalog, hardware
+from eet_demo.race.inputs import RaceModel, check_settings, open_model, prompt_ids
+from eet_demo.race.pool import WorkerPool
+from eet_demo.records import Hardware, RaceSettings
+
+
+@dataclass
+class RaceResources:
+    """Built once by whoever serves races, closed at the end. Thread-safe.
+
+    Args:
+        models_dir: folder of the fetched models.
+        hardware: this machine, for the record.
+        threads: most CPU threads a side may use.
+        available_bytes: asked before each race: memory that may be used now.
+        hub_enabled: models may be fetched from the Hugging Face Hub.
+        catalogue_only: a race names a model of the catalogue; False takes folders, files and Hub ids too, which is for
+            the owner's command line and not for visitors.
+        allow_scripted: scripted sides may race (the page's tests).
+        turn: held by the race that runs; the machine is for one race at a time.
+    """
+
+    models_dir: Path
+    hardware: Hardware
+    threads: int
+    available_bytes: Callable[[], int]
+    hub_enabled: bool = True
+    catalogue_only: bool = True
+    allow_scripted: bool = False
+    pool: WorkerPool = field(default_factory=WorkerPool)
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    _models: dict[Path, RaceModel] = field(default_factory=dict)
+
+    @classmethod
+    def of_this_machine(
+        cls,
+        models_dir: Path,
+        threads: int | None = None,
+        memory_limit_bytes: int | None = None,
+        hub_enabled: bool = True,
+        catalogue_only: bool = True,
+        allow_scripted: bool = False,
+    ) -> RaceResources:
+        """What the machine has, within the owner's limits (None for none)."""
+        return cls(
+            models_dir=models_dir,
+            hardware=hardware.read_hardware(threads, memory_limit_bytes),
+            threads=hardware.usable_cores(threads),
+            available_bytes=lambda: hardware.available_memory_bytes(memory_limit_bytes),
+            hub_enabled=hub_enabled,
+            catalogue_only=catalogue_only,
+            allow_scripted=allow_scripted,
+        )
+
+    def check(self, settings: RaceSettings, most_sides: int = 2) -> None:
+        """Refuses at once what no race could do; quick while the model's tokenizer is in memory, and never fetches.
+
+        Raises:
+            RequestError: with what was given and what is possible. CheckpointError: the model's folder is broken.
+        """
+        check_settings(settings, self.allow_scripted, most_sides)
+        if self.catalogue_only:
+            catalog.find(settings.model)
+        folder = catalog.local_folder(settings.model, self.models_dir)
+        if folder is not None:
+            prompt_ids(settings, self.model(folder))
+
+    def model(self, folder: Path) -> RaceModel:
+        """The opened model of a folder; its tokenizer is read once. Raises EetError for a folder that is no model."""
+        if folder not in self._models:
+            self._models[folder] = open_model(folder)
+        return self._models[folder]
+
+    def close(self) -> None:
+        """Ends every worker."""
+        self.pool.close()

@@ -1,0 +1,47 @@
+"""Fixtures that more than one folder of tests uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from eet_demo import catalog, hardware
+from eet_demo.race.resources import RaceResources
+from eet_demo.records import Hardware
+from eet_demo.settings import Settings
+
+DEFAULT_MODEL = "smollm2-135m"
+
+
+@pytest.fixture(scope="session")
+def models_dir() -> Path:
+    """Where this machine keeps its models, the default one among them; `make setup` puts it there."""
+    folder = Settings().models_dir
+    if catalog.local_folder(DEFAULT_MODEL, folder) is None:
+        pytest.fail(f"{folder}/{DEFAULT_MODEL} is missing; run: python -m eet_demo fetch {DEFAULT_MODEL}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_dir(models_dir: Path) -> Path:
+    """The Hugging Face folder of the default model."""
+    folder = catalog.local_folder(DEFAULT_MODEL, models_dir)
+    assert folder is not None
+    return folder
+
+
+@pytest.fixture
+def race_resources(models_dir: Path) -> Iterator[RaceResources]:
+    """Resources of a race between scripted sides, or of models given as folders; workers end with the test."""
+    resources = RaceResources(
+        models_dir=models_dir,
+        hardware=Hardware("test machine", 2, 2**33),
+        threads=hardware.usable_cores(),
+        available_bytes=hardware.available_memory_bytes,
+        catalogue_only=False,
+        allow_scripted=True,
+    )
+    yield resources
+    resources.close()
