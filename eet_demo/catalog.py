@@ -194,25 +194,26 @@ def resolve(
     """The Hugging Face folder of `model`, fetched or converted first where that has not been done yet.
 
     Args:
-        model: a catalogue id, a local folder, a `.gguf` file, or a Hub id (`owner/name`, `owner/name@revision`).
+        model: a catalogue id, a local folder, a `.gguf` file, or a Hub id (`owner/name`, `owner/name@revision`), tried
+            in this order. A fetched folder that was damaged since is fetched again.
         progress: as in `fetch.fetch`.
 
     Raises:
         RequestError: it is none of these. SourceError: it cannot be fetched.
         CheckpointError, UnsupportedError: it cannot be used.
     """
-    from eet_demo import fetch  # only a model that is not here needs it
+    from eet_demo import fetch  # the page's process needs the catalogue, not this
 
     report = progress or fetch.ignore_progress
-    if (folder := local_folder(model, models_dir)) is not None:
-        return folder
+    if model in load_catalog():
+        return fetch.fetch(model, models_dir, report, hub_enabled)
     path = Path(model).expanduser()
     if path.suffix == ".gguf":
         return fetch.convert_file(path, models_dir, report)
     if path.is_dir():
-        raise CheckpointError(f"{path} has no config.json; a model folder holds config.json and *.safetensors.")
-    if model in load_catalog():
-        return fetch.fetch(model, models_dir, report, hub_enabled)
+        if not (path / "config.json").is_file():
+            raise CheckpointError(f"{path} has no config.json; a model folder holds config.json and *.safetensors.")
+        return path
     if _HUB_ID.fullmatch(model) and not path.exists():
         return fetch.fetch_repository(model, models_dir, report, hub_enabled)
     raise RequestError(

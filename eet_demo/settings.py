@@ -1,15 +1,73 @@
-"""What the owner of this machine sets: the only reader of the environment (`EET_DEMO_*` and a Space's variables)."""
+"""What the owner of this machine sets: the only reader of the environment.
+
+Every field is a variable `EET_DEMO_<FIELD>`, e.g. `EET_DEMO_PORT=8080`; the fields that a Space sets have their own.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any
 
+from pydantic import AfterValidator, AliasChoices, ByteSize, Field, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from eet_demo.errors import RequestError
+
+PREFIX = "EET_DEMO_"
+
+Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+def _models_dir(fields: dict[str, Any]) -> Path:
+    return Path(fields["cache_dir"]) / "models"
+
+
+def _host(fields: dict[str, Any]) -> str:
+    return "0.0.0.0" if fields["space_id"] else "127.0.0.1"  # a Space's visitors come from outside its container
 
 
 class Settings(BaseSettings):
-    """One typed record of every variable; see the README for the list."""
+    """One typed record of every variable; `load_settings` says in words which one cannot be used.
 
-    model_config = SettingsConfigDict(env_prefix="EET_DEMO_", extra="ignore")
+    Args:
+        space_id, accelerator, spaces_zero_gpu: SPACE_ID, ACCELERATOR, SPACES_ZERO_GPU, as a Space sets them.
+        cache_dir: what is downloaded and kept.
+        models_dir: fetched and converted models; `cache_dir/models` unless set.
+        host, port: where the page listens; this machine alone, in a Space everybody.
+        share: also through a public gradio.live address.
+        threads: most CPU threads a side may use; None leaves it to affinity and container limits.
+        memory_limit: most bytes a race may use, e.g. `8GiB`; None leaves it to the machine.
+        hub_offline: never ask the Hugging Face Hub for anything (HF_HUB_OFFLINE says so too).
+    """
 
-    models_dir: Path = Path.home() / ".cache" / "eet-demo" / "models"
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
+
+    space_id: str | None = Field(default=None, validation_alias="SPACE_ID")
+    accelerator: str | None = Field(default=None, validation_alias="ACCELERATOR")
+    spaces_zero_gpu: bool = Field(default=False, validation_alias="SPACES_ZERO_GPU")
+    cache_dir: Folder = Path.home() / ".cache" / "eet-demo"
+    models_dir: Folder = Field(default_factory=_models_dir)
+    host: str = Field(default_factory=_host)
+    port: int = Field(default=7860, ge=1, le=65535)
+    share: bool = False
+    threads: PositiveInt | None = None
+    memory_limit: Annotated[ByteSize, Field(gt=0)] | None = None
+    hub_offline: bool = Field(default=False, validation_alias=AliasChoices(f"{PREFIX}HUB_OFFLINE", "HF_HUB_OFFLINE"))
+
+
+def load_settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        RequestError: a variable whose value cannot be used; each is named, with what is wrong.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = "; ".join(f"{_variable(fault['loc'][0])}: {fault['msg']}" for fault in error.errors())
+        raise RequestError(f"The environment cannot be used. {faults}.") from None
+
+
+def _variable(field: int | str) -> str:
+    """The name in the environment: an alias is one already."""
+    return str(field) if str(field).isupper() else PREFIX + str(field).upper()
