@@ -33,12 +33,12 @@ constexpr int64_t kPartialHead = 16;               // floats before a partial's 
 inline void score(const CacheHead& cache, const float* q, int64_t q_stride, int64_t rows, int64_t first, int64_t slots,
                   float* scores) {
   alignas(64) float sums[kTileRows * kTileWidth];
-  const int64_t head_dim = cache.head_dim;
+  const int64_t head_dim = cache.head_dim, parts = ceil_div(rows, kTileRows);
   for (int64_t tile = 0; tile < slots; tile += kTileWidth) {
     const int64_t slot = first + tile;
     const bool two = tile + kPanel < slots && cache.tile_width(slot + kPanel) == kPanel;
-    for (int64_t part = 0; part < even_parts(rows, kTileRows); ++part) {
-      const Range some = even_part(rows, kTileRows, part);
+    for (int64_t part = 0; part < parts; ++part) {
+      const Range some = even_part(rows, part, parts);
       const int count = static_cast<int>(some.end - some.begin);
       const float* x = q + some.begin * q_stride;
       Operands operands{x, q_stride, cache.key_tile(slot), kPanel * head_dim, cache.tile_width(slot), head_dim, sums};
@@ -61,9 +61,9 @@ inline void score(const CacheHead& cache, const float* q, int64_t q_stride, int6
 inline void add_values(const CacheHead& cache, const float* weights, int64_t rows, int64_t first, int64_t slots,
                        const float* scales, float* out) {
   alignas(64) float sums[kTileRows * kTileWidth];
-  const int64_t head_dim = cache.head_dim;
-  for (int64_t part = 0; part < even_parts(rows, kTileRows); ++part) {
-    const Range some = even_part(rows, kTileRows, part);
+  const int64_t head_dim = cache.head_dim, parts = ceil_div(rows, kTileRows);
+  for (int64_t part = 0; part < parts; ++part) {
+    const Range some = even_part(rows, part, parts);
     const int count = static_cast<int>(some.end - some.begin);
     for (int64_t element = 0; element < head_dim; element += kTileWidth) {
       const int64_t width = std::min<int64_t>(kTileWidth, head_dim - element);
@@ -147,12 +147,12 @@ inline void decode_unit(const Model& model, const Op& op, const Step& step, int6
                         int64_t chunk) {
   alignas(64) float scores[kTileRows * kSlotTile];
   const int64_t row = step.row_starts[sequence], head_dim = model.head_dim;
-  const int64_t group = model.num_heads / model.num_kv_heads;
+  const int64_t group = model.num_heads / model.num_kv_heads, parts = ceil_div(group, kTileRows);
   const CacheHead cache(model, op, step.row_caches[row], kv_head);
   const Range attended = attended_slots(op, step.positions[row]);
   const int64_t first = chunk * kChunk, slots = std::min(kChunk, attended.end - first);
-  for (int64_t part = 0; part < even_parts(group, kTileRows); ++part) {
-    const Range some = even_part(group, kTileRows, part);
+  for (int64_t part = 0; part < parts; ++part) {
+    const Range some = even_part(group, part, parts);
     const int64_t head = kv_head * group + some.begin, count = some.end - some.begin;
     score(cache, op.source + (row * model.num_heads + head) * head_dim, head_dim, count, first, slots, scores);
     alignas(64) float out[kTileRows * kMaxHeadDim];
@@ -218,49 +218,47 @@ inline void prefill_unit(const Model& model, const Op& op, const Step& step, int
   }
 }
 
-// Deals out a prefill sequence's units, from the last block (the longest) to the first, back and forth over members.
-inline void prefill_sequence(const Model& model, const Op& op, const Step& step, Range rows, const Member& member) {
-  const int64_t count = rows.end - rows.begin;
-  const int64_t units = even_parts(count, kQueryRows) * model.num_heads;
-  for (int64_t unit = 0; unit < units; ++unit) {
-    const int64_t turn = unit % (2 * member.count);
-    if (std::min(turn, 2 * member.count - 1 - turn) != member.index) continue;
-    const int64_t block = even_parts(count, kQueryRows) - 1 - unit / model.num_heads;
-    const Range part = even_part(count, kQueryRows, block);
-    prefill_unit(model, op, step, unit % model.num_heads, rows.begin + part.begin, part.end - part.begin);
+// Every sequence of the step has `units` items; calls work(sequence, unit) for item `item` of all.
+template <class Units, class Work>
+void locate(const Step& step, int64_t item, Units units, Work work) {
+  for (int64_t b = 0; b < step.batch; ++b) {
+    const int64_t count = units(b);
+    if (item < count) return work(b, item);
+    item -= count;
   }
 }
 
-inline void attention(const Model& model, const Op& op, const Step& step, const Member& member) {
-  int64_t total = 0, decoding = 0;
-  for (int64_t b = 0; b < step.batch; ++b) {
-    const Range rows{step.row_starts[b], step.row_starts[b + 1]};
-    if (rows.end - rows.begin > 1) {
-      prefill_sequence(model, op, step, rows, member);
-    } else {
-      const Range chunks = chunks_of(op, step.positions[rows.begin]);
-      total += (chunks.end - chunks.begin) * model.num_kv_heads;
-      ++decoding;
-    }
-  }
-  if (decoding == 0) return;
-  const Range mine = member.share(total);
-  int64_t unit = 0;
-  for (int64_t b = 0; b < step.batch; ++b) {
-    if (step.row_starts[b + 1] - step.row_starts[b] > 1) continue;
-    const Range chunks = chunks_of(op, step.positions[step.row_starts[b]]);
-    for (int64_t kv_head = 0; kv_head < model.num_kv_heads; ++kv_head)
-      for (int64_t chunk = chunks.begin; chunk < chunks.end; ++chunk, ++unit)
-        if (unit >= mine.begin && unit < mine.end) decode_unit(model, op, step, b, kv_head, chunk);
-  }
-  member.barrier->wait();
-  const Range heads = member.share(decoding * model.num_heads);
-  int64_t first = 0;
-  for (int64_t b = 0; b < step.batch; ++b) {
-    if (step.row_starts[b + 1] - step.row_starts[b] > 1) continue;
-    for (int64_t head = 0; head < model.num_heads; ++head, ++first)
-      if (first >= heads.begin && first < heads.end) merge(model, op, step, b, head);
-  }
+template <class Units>
+int64_t total_units(const Step& step, Units units) {
+  int64_t total = 0;
+  for (int64_t b = 0; b < step.batch; ++b) total += units(b);
+  return total;
+}
+
+inline void attention(const Model& model, const Op& op, const Step& step, Member& member) {
+  const auto rows_of = [&](int64_t b) { return step.row_starts[b + 1] - step.row_starts[b]; };
+  const auto decodes = [&](int64_t b) { return rows_of(b) == 1; };
+  const auto units = [&](int64_t b) {
+    return decodes(b) ? model.num_kv_heads * chunks_of(op, step.positions[step.row_starts[b]]).size()
+                      : model.num_heads * ceil_div(rows_of(b), kQueryRows);
+  };
+  member.for_each(total_units(step, units), [&](int64_t item) {
+    locate(step, item, units, [&](int64_t b, int64_t unit) {
+      const int64_t first = step.row_starts[b];
+      if (decodes(b)) {
+        const Range chunks = chunks_of(op, step.positions[first]);
+        decode_unit(model, op, step, b, unit / chunks.size(), chunks.begin + unit % chunks.size());
+      } else {
+        const int64_t blocks = ceil_div(rows_of(b), kQueryRows);
+        const Range rows = even_part(rows_of(b), unit / model.num_heads, blocks);
+        prefill_unit(model, op, step, unit % model.num_heads, first + rows.begin, rows.size());
+      }
+    });
+  });
+  const auto heads = [&](int64_t b) { return decodes(b) ? model.num_heads : 0; };
+  member.for_each(total_units(step, heads), [&](int64_t item) {
+    locate(step, item, heads, [&](int64_t b, int64_t head) { merge(model, op, step, b, head); });
+  });
 }
 
 }  // namespace eet

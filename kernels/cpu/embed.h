@@ -3,7 +3,7 @@
 // in:     token ids, positions (rows,) int32; tokens packed in panels (the head's own copy when tied, see matmul.h);
 //         positions (max_positions, hidden) float32 row-major.
 // out:    residual (rows, hidden) float32.
-// split:  columns over threads, so that a decode step's one row is shared; rows for the norm.
+// items:  rows.
 // moves:  64 bytes an element of a row: a token's weights lie 64 bytes apart in its panel.
 #pragma once
 
@@ -13,23 +13,19 @@
 
 namespace eet {
 
-inline void embed(const Model& model, const Op& op, const Step& step, const Member& member) {
+inline void embed(const Model& model, const Op& op, const Step& step, Member& member) {
   const int64_t hidden = model.hidden_size;
-  const Range columns = member.share(hidden);
-  for (int64_t row = 0; row < step.rows; ++row) {
+  member.for_each(step.rows, [&](int64_t row) {
     const int64_t id = step.token_ids[row];
     const float* token = op.weight + id / kPanel * hidden * kPanel + id % kPanel;
     const float* position = op.positions ? op.positions + step.positions[row] * hidden : nullptr;
     float* out = op.target + row * hidden;
-    for (int64_t k = columns.begin; k < columns.end; ++k) {
+    for (int64_t k = 0; k < hidden; ++k) {
       const float value = token[k * kPanel] * op.scale;
       out[k] = position ? value + position[k] : value;
     }
-  }
-  if (op.norm_kind == kNoNorm) return;
-  member.barrier->wait();
-  const Range rows = member.share(step.rows);
-  for (int64_t row = rows.begin; row < rows.end; ++row) norm_row(op, op.target + row * hidden, op.target + row * hidden, hidden);
+    if (op.norm_kind != kNoNorm) norm_row(op, out, out, hidden);
+  });
 }
 
 }  // namespace eet

@@ -29,7 +29,7 @@ struct Engine {
       : model(shared), ops(first, first + count), team(threads) {}
 };
 
-inline void run_op(const Model& model, const Op& op, const Step& step, const Member& member) {
+inline void run_op(const Model& model, const Op& op, const Step& step, Member& member) {
   switch (op.stem) {
     case kEmbed:
       return embed(model, op, step, member);
@@ -65,11 +65,8 @@ void eet_destroy(eet::Engine* engine) { delete engine; }
 
 // Runs ops first .. last of the program.
 void eet_run(eet::Engine* engine, const eet::Step* step, int first, int last) {
-  engine->team.run([&](const eet::Member& member) {
-    for (int i = first; i < last; ++i) {
-      eet::run_op(engine->model, engine->ops[i], *step, member);
-      member.barrier->wait();
-    }
+  engine->team.run([&](eet::Member& member) {
+    for (int i = first; i < last; ++i) eet::run_op(engine->model, engine->ops[i], *step, member);
   });
 }
 
@@ -80,24 +77,28 @@ void eet_pack(const float* rows, int64_t count, int64_t depth, const int32_t* de
 
 // Faults in `bytes` bytes of fresh memory, a share each, so that no step pays for it.
 void eet_touch(eet::Engine* engine, volatile char* memory, int64_t bytes) {
-  constexpr int64_t kPage = 4096;
-  engine->team.run([&](const eet::Member& member) {
-    const eet::Range pages = member.share((bytes + kPage - 1) / kPage);
-    for (int64_t page = pages.begin; page < pages.end; ++page) memory[page * kPage] = 0;
+  constexpr int64_t kPage = 4096, kBlock = 2 << 20;
+  engine->team.run([&](eet::Member& member) {
+    member.for_each(eet::ceil_div(bytes, kBlock), [&](int64_t block) {
+      const int64_t end = std::min(bytes, (block + 1) * kBlock);
+      for (int64_t byte = block * kBlock; byte < end; byte += kPage) memory[byte] = 0;
+    });
   });
 }
 
 // Reads `count` floats, a contiguous share each; returns their sum so that no read is dropped.
 float eet_read(eet::Engine* engine, const float* data, int64_t count) {
-  std::vector<float> sums(engine->team.members());
-  engine->team.run([&](const eet::Member& member) {
-    constexpr int64_t kStride = 8 * eet::kLanes;
-    const eet::Range mine = member.share(count / kStride);
-    eet::Vec totals[8] = {};
-    for (int64_t i = mine.begin * kStride; i < mine.end * kStride; i += kStride)
-      for (int v = 0; v < 8; ++v) totals[v] += eet::load(data + i + v * eet::kLanes);
-    for (int v = 1; v < 8; ++v) totals[0] += totals[v];
-    sums[member.index] = eet::sum(totals[0]);
+  constexpr int64_t kBlock = 1 << 16, kVecs = 8;
+  std::vector<float> sums(eet::ceil_div(count, kBlock));
+  engine->team.run([&](eet::Member& member) {
+    member.for_each(static_cast<int64_t>(sums.size()), [&](int64_t block) {
+      eet::Vec totals[kVecs] = {};
+      const int64_t end = std::min(count, (block + 1) * kBlock) - kVecs * eet::kLanes;
+      for (int64_t i = block * kBlock; i <= end; i += kVecs * eet::kLanes)
+        for (int64_t v = 0; v < kVecs; ++v) totals[v] += eet::load(data + i + v * eet::kLanes);
+      for (int64_t v = 1; v < kVecs; ++v) totals[0] += totals[v];
+      sums[block] = eet::sum(totals[0]);
+    });
   });
   float total = 0.0f;
   for (float sum : sums) total += sum;

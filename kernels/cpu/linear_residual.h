@@ -2,7 +2,7 @@
 //
 // in:     x (rows, in_features) float32, W packed (matmul.h), b (out_features,) or null.
 // out:    target (rows, out_features) float32.
-// split:  panels over threads; each output has one writer.
+// items:  pairs of panels; each output has one writer.
 // moves:  4 * in_features * out_features bytes of weights, rows * 4 * (in_features + 2 * out_features).
 #pragma once
 
@@ -11,9 +11,8 @@
 
 namespace eet {
 
-inline void linear_residual(const Op& op, const Step& step, const Member& member) {
-  const Range panels = member.share(panels_of(op.out_features));
-  matmul(op.source, step.rows, op.in_features, op.weight, panels, [&](const Tile& tile) {
+inline void linear_residual(const Op& op, const Step& step, Member& member) {
+  matmul(op.source, step.rows, op.in_features, op.weight, panels_of(op.out_features), member, [&](const Tile& tile) {
     const int64_t first = tile.first_panel * kPanel;
     const int64_t width = std::min<int64_t>(tile.panels * kPanel, op.out_features - first);
     for (int r = 0; r < tile.rows; ++r) {

@@ -117,12 +117,7 @@ inline void multiply(int rows, int panels, Operands o) {
 
 inline void multiply_granule(int rows, const Operands& o) { pick_granule(rows, TileRows())(o); }
 
-// Cuts `total` into the fewest even parts of at most `largest`; returns part `index`.
-inline Range even_part(int64_t total, int64_t largest, int64_t index) {
-  const int64_t parts = (total + largest - 1) / largest;
-  return {total * index / parts, total * (index + 1) / parts};
-}
-inline int64_t even_parts(int64_t total, int64_t largest) { return (total + largest - 1) / largest; }
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // A finished tile: rows first_row .. first_row + rows, features of panels first_panel .. first_panel + panels.
 struct Tile {
@@ -133,28 +128,29 @@ struct Tile {
   float* row(int r) const { return sums + r * kTileWidth; }
 };
 
-// x (rows, depth) times panels `panels.begin .. end` of `weight`; calls done(tile) for every tile.
+// A phase: x (rows, depth) times the `panels` panels of `weight`; calls done(tile) for every tile.
+// An item is one tile's width of panels times a block of rows; all panels of a block come before the next block.
 template <class Done>
-void matmul(const float* x, int64_t rows, int64_t depth, const float* weight, Range panels, Done done) {
-  alignas(64) float sums[kTileRows * kTileWidth];
+void matmul(const float* x, int64_t rows, int64_t depth, const float* weight, int64_t panels, Member& member, Done done) {
   const int64_t panel_size = depth * kPanel;
-  const int64_t largest = std::max<int64_t>(kTileRows, kRowBlockBytes / (4 * depth) / kTileRows * kTileRows);
-  for (int64_t block = 0; block < even_parts(rows, largest); ++block) {
-    const Range block_rows = even_part(rows, largest, block);
-    const int64_t count = block_rows.end - block_rows.begin;
-    for (int64_t panel = panels.begin; panel < panels.end; panel += kTilePanels) {
-      const int width = static_cast<int>(std::min<int64_t>(kTilePanels, panels.end - panel));
-      for (int64_t part = 0; part < even_parts(count, kTileRows); ++part) {
-        const Range tile = even_part(count, kTileRows, part);
-        const int64_t first = block_rows.begin + tile.begin;
-        const int tile_rows = static_cast<int>(tile.end - tile.begin);
-        multiply(tile_rows, width, {x + first * depth, depth, weight + panel * panel_size, panel_size, kPanel, depth, sums});
-        done(Tile{first, panel, tile_rows, width, sums});
-      }
+  const int64_t block_rows = std::max<int64_t>(kTileRows, kRowBlockBytes / (4 * depth) / kTileRows * kTileRows);
+  const int64_t blocks = ceil_div(rows, block_rows), columns = ceil_div(panels, kTilePanels);
+  member.for_each(blocks * columns, [&](int64_t item) {
+    alignas(64) float sums[kTileRows * kTileWidth];
+    const Range block = even_part(rows, item / columns, blocks);
+    const int64_t panel = item % columns * kTilePanels;
+    const int width = static_cast<int>(std::min<int64_t>(kTilePanels, panels - panel));
+    const int64_t tiles = ceil_div(block.size(), kTileRows);
+    for (int64_t t = 0; t < tiles; ++t) {
+      const Range part = even_part(block.size(), t, tiles);
+      const int64_t first = block.begin + part.begin;
+      const int count = static_cast<int>(part.size());
+      multiply(count, width, {x + first * depth, depth, weight + panel * panel_size, panel_size, kPanel, depth, sums});
+      done(Tile{first, panel, count, width, sums});
     }
-  }
+  });
 }
 
-inline int64_t panels_of(int64_t features) { return (features + kPanel - 1) / kPanel; }
+inline int64_t panels_of(int64_t features) { return ceil_div(features, kPanel); }
 
 }  // namespace eet

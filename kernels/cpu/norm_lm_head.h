@@ -2,7 +2,7 @@
 //
 // in:     residual (rows, hidden) float32, wanted rows (wanted,) int32, W packed (matmul.h; the embedding when tied).
 // out:    logits (wanted, vocab_size) float32.
-// split:  wanted rows for the norm, then panels over threads.
+// items:  wanted rows of the norm, then pairs of panels.
 // moves:  4 * vocab_size * hidden bytes of weights, wanted * 4 * (hidden + vocab_size).
 #pragma once
 
@@ -12,11 +12,9 @@
 
 namespace eet {
 
-inline void norm_lm_head(const Op& op, const Step& step, const Member& member) {
-  if (step.wanted == 0) return;
-  const float* x = norm_rows(op, step.wanted, step.wanted_rows, member);
-  const Range panels = member.share(panels_of(op.out_features));
-  matmul(x, step.wanted, op.in_features, op.weight, panels, [&](const Tile& tile) {
+inline void norm_lm_head(const Op& op, const Step& step, Member& member) {
+  const float* x = norm_rows(op, step.wanted, step.wanted_rows, member, [](int64_t) {});
+  matmul(x, step.wanted, op.in_features, op.weight, panels_of(op.out_features), member, [&](const Tile& tile) {
     const int64_t first = tile.first_panel * kPanel;
     const int64_t computed = tile.panels * kPanel;
     const int64_t width = std::min<int64_t>(computed, op.out_features - first);

@@ -3,7 +3,7 @@
 // in:     residual (rows, hidden_size) float32; W packed (matmul.h), gated: a panel of 16 gate rows, then the panel of
 //         the same 16 up rows, so both factors of an output meet in one tile.
 // out:    hidden (rows, intermediate_size) float32.
-// split:  rows for the norm, then (pairs of) panels over threads.
+// items:  rows of the norm, then pairs of panels.
 // moves:  4 * hidden_size * rows of W bytes of weights, rows * 4 * (hidden_size + intermediate_size).
 #pragma once
 
@@ -26,16 +26,13 @@ inline Vec activate(Vec x, int32_t activation) {
   }
 }
 
-inline void norm_mlp(const Op& op, const Step& step, const Member& member) {
-  const float* x = norm_rows(op, step.rows, nullptr, member);
+inline void norm_mlp(const Op& op, const Step& step, Member& member) {
+  const float* x = norm_rows(op, step.rows, nullptr, member, [](int64_t) {});
   const int64_t outputs = op.gated ? op.out_features / 2 : op.out_features;
-  const int64_t shares = panels_of(outputs);
-  const int64_t per_share = op.gated ? 2 : 1;
-  Range panels = member.share(shares);
-  panels = {panels.begin * per_share, panels.end * per_share};
-  matmul(x, step.rows, op.in_features, op.weight, panels, [&](const Tile& tile) {
-    const int64_t first = tile.first_panel / per_share * kPanel;
-    const int64_t computed = tile.panels / per_share * kPanel;
+  const int64_t factors = op.gated ? 2 : 1;  // panels that make one panel of outputs
+  matmul(x, step.rows, op.in_features, op.weight, panels_of(outputs) * factors, member, [&](const Tile& tile) {
+    const int64_t first = tile.first_panel / factors * kPanel;
+    const int64_t computed = tile.panels / factors * kPanel;
     const int64_t width = std::min<int64_t>(computed, outputs - first);
     for (int r = 0; r < tile.rows; ++r) {
       float* sums = tile.row(r);

@@ -4,7 +4,7 @@
 //         packer puts the two elements of a rotary pair side by side (element i beside i + rotary_dim / 2), in q and k
 //         alike, which leaves q.k as it was; so a pair never straddles a tile and turns in registers.
 // out:    q (rows, num_heads * head_dim) float32; the rows' slots of the cache (cache.h).
-// split:  rows for the norm and the angles, then panels over threads.
+// items:  rows of the norm and the angles, then pairs of panels.
 // moves:  4 * hidden * (q + 2 kv) bytes of weights, rows * 4 * (hidden + q + 2 kv).
 // source: rotary pairs as in RoFormer (arXiv 2104.09864), y = x * cos + swap(x) * (-sin, sin).
 #pragma once
@@ -57,16 +57,12 @@ inline void put_granule(const Model& model, const Op& op, const Step& step, int6
   for (int i = 0; i < kGranule; ++i) key[i * width] = y[i];
 }
 
-inline void norm_qkv(const Model& model, const Op& op, const Step& step, const Member& member) {
+inline void norm_qkv(const Model& model, const Op& op, const Step& step, Member& member) {
   float* factors = op.scratch + static_cast<int64_t>(step.rows) * op.in_features;
-  if (op.rotary) {
-    const Range rows = member.share(step.rows);
-    for (int64_t row = rows.begin; row < rows.end; ++row)
-      rotary_factors(model, step.positions[row], factors + row * 2 * model.head_dim);
-  }
-  const float* x = norm_rows(op, step.rows, nullptr, member);
-  const Range panels = member.share(panels_of(op.out_features));
-  matmul(x, step.rows, op.in_features, op.weight, panels, [&](const Tile& tile) {
+  const float* x = norm_rows(op, step.rows, nullptr, member, [&](int64_t row) {
+    if (op.rotary) rotary_factors(model, step.positions[row], factors + row * 2 * model.head_dim);
+  });
+  matmul(x, step.rows, op.in_features, op.weight, panels_of(op.out_features), member, [&](const Tile& tile) {
     const int64_t first = tile.first_panel * kPanel;
     const int64_t width = std::min<int64_t>(tile.panels * kPanel, op.out_features - first);
     for (int64_t i = 0; i < width; i += kGranule) {

@@ -5,9 +5,9 @@
 //
 // in:      logits (wanted, vocab_size) float32.
 // out:     sampled (wanted,) int32.
-// split:   ids over threads, all on one row at a time. top-k and top-p need a ranking, but only of the best: candidates
-//          are counted (and their probability summed) in bins of distance from the maximum; those in the bins that are
-//          needed are collected in order of id, then sorted.
+// items:   kSlices ranges of ids, one row after the other. top-k and top-p need a ranking, but only of the best:
+//          candidates are counted (and their probability summed) in bins of distance from the maximum; those in the bins
+//          that are needed are collected in order of id, then sorted.
 // scratch: Shared, then vocab_size candidates.
 // source:  Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 #pragma once
@@ -22,9 +22,9 @@
 
 namespace eet {
 
-constexpr int kMaxMembers = 64;
-constexpr int kBins = 2048;
-constexpr float kBinsPerUnit = 64.0f;  // of logit / temperature
+constexpr int kSlices = 16;
+constexpr int kBins = 1024;
+constexpr float kBinsPerUnit = 32.0f;  // of logit / temperature
 
 struct Candidate {
   float value;
@@ -35,16 +35,14 @@ struct Candidate {
 
 constexpr Candidate kNoCandidate{-std::numeric_limits<float>::infinity(), std::numeric_limits<int32_t>::max()};
 
-struct Bins {
-  int32_t count[kBins] = {};
-  double mass[kBins] = {};
-};
-
-// What members show each other; `best` alternates between rows so that a member ahead overwrites nothing.
+// What the slices of one row leave for each other.
 struct Shared {
-  Candidate best[2][kMaxMembers];
-  float highest[kMaxMembers];
-  const Bins* bins[kMaxMembers];
+  Candidate best[kSlices];
+  double mass[kSlices][kBins];
+  int32_t count[kSlices][kBins];
+  int64_t offset[kSlices];  // where a slice's collected candidates start
+  int64_t last_bin, collected;
+  double total;             // mass of all candidates
 };
 
 // First output words of Philox4x32-10 for kLanes counters.
@@ -145,70 +143,94 @@ inline int64_t cut(Candidate* list, int64_t count, int64_t keep, const Step& ste
   return kept;
 }
 
-// One row under top-k or top-p; the token on member 0, unused elsewhere.
-inline int32_t draw_ranked(const Op& op, const Step& step, const float* logits, int64_t index, const Member& member,
-                           Shared* shared, Candidate* list) {
-  const Range mine = member.share(op.out_features);
-  const auto at = [&](int64_t id) { return Candidate{logits[id] / step.temperature, static_cast<int32_t>(id)}; };
-  shared->highest[member.index] = best_logit(logits, mine).value / step.temperature;
-  member.barrier->wait();
-  const float highest = *std::max_element(shared->highest, shared->highest + member.count);
-  const int64_t keep = step.top_k > 0 ? std::min(step.top_k, op.out_features) : op.out_features;
-  Bins bins;
-  for (int64_t id = mine.begin; id < mine.end; ++id) {
-    const float value = at(id).value;
-    const int bin = bin_of(value, highest);
-    ++bins.count[bin];
-    if (step.top_k == 0) bins.mass[bin] += std::exp(static_cast<double>(value - highest));
-  }
-  shared->bins[member.index] = &bins;
-  member.barrier->wait();
-  double total = 0.0;
-  for (int m = 0; m < member.count; ++m)
-    for (int bin = 0; bin < kBins; ++bin) total += shared->bins[m]->mass[bin];
-  int last = 0;
-  int64_t count = 0, offset = 0;
-  double mass = 0.0;
-  for (; last < kBins; ++last) {
-    for (int m = 0; m < member.count; ++m) {
-      count += shared->bins[m]->count[last];
-      mass += shared->bins[m]->mass[last];
-      if (m < member.index) offset += shared->bins[m]->count[last];
-    }
-    if (step.top_k > 0 ? count >= keep : mass >= step.top_p * total) break;
-  }
-  for (int64_t id = mine.begin; id < mine.end; ++id)
-    if (bin_of(at(id).value, highest) <= last) list[offset++] = at(id);
-  member.barrier->wait();
-  if (member.index != 0) return 0;
-  count = cut(list, count, keep, step, total);
-  return best_draw(count, step, index, [&](int64_t i) { return list[i]; }).id;
+// A row's ids and values: logit / temperature.
+struct Row {
+  const float* logits;
+  float temperature;
+  int64_t vocab_size;
+
+  Candidate at(int64_t id) const { return {logits[id] / temperature, static_cast<int32_t>(id)}; }
+  Range slice(int64_t index) const { return even_part(vocab_size, index, kSlices); }
+};
+
+inline Candidate winner(const Candidate* best) {
+  Candidate first = best[0];
+  for (int slice = 1; slice < kSlices; ++slice)
+    if (best[slice].before(first)) first = best[slice];
+  return first;
 }
 
-inline void sample(const Op& op, const Step& step, const Member& member) {
+// Counts the slice's candidates by distance from the row's highest value.
+inline void fill_bins(const Row& row, const Step& step, int64_t slice, float highest, Shared* shared) {
+  double* mass = shared->mass[slice];
+  int32_t* count = shared->count[slice];
+  std::fill(mass, mass + kBins, 0.0);
+  std::fill(count, count + kBins, 0);
+  const Range ids = row.slice(slice);
+  for (int64_t id = ids.begin; id < ids.end; ++id) {
+    const float value = row.at(id).value;
+    const int bin = bin_of(value, highest);
+    ++count[bin];
+    if (step.top_k == 0) mass[bin] += std::exp(static_cast<double>(value - highest));
+  }
+}
+
+// The last bin whose candidates can be among those kept, and where each slice's go.
+inline void choose_bins(const Step& step, int64_t keep, Shared* shared) {
+  shared->total = 0.0;
+  for (int slice = 0; slice < kSlices; ++slice) {
+    for (int bin = 0; bin < kBins; ++bin) shared->total += shared->mass[slice][bin];
+    shared->offset[slice] = 0;
+  }
+  double mass = 0.0;
+  shared->collected = 0;
+  for (shared->last_bin = 0; shared->last_bin < kBins; ++shared->last_bin) {
+    for (int slice = 0; slice < kSlices; ++slice) {
+      const int32_t count = shared->count[slice][shared->last_bin];
+      shared->collected += count;
+      mass += shared->mass[slice][shared->last_bin];
+      for (int later = slice + 1; later < kSlices; ++later) shared->offset[later] += count;
+    }
+    if (step.top_k > 0 ? shared->collected >= keep : mass >= step.top_p * shared->total) break;
+  }
+}
+
+// One row under top-k or top-p.
+inline void draw_ranked(const Row& row, const Step& step, int64_t index, Member& member, Shared* shared,
+                        Candidate* list) {
+  const int64_t keep = step.top_k > 0 ? std::min<int64_t>(step.top_k, row.vocab_size) : row.vocab_size;
+  member.for_each(kSlices, [&](int64_t slice) { shared->best[slice] = best_logit(row.logits, row.slice(slice)); });
+  const float highest = winner(shared->best).value / row.temperature;
+  member.for_each(kSlices, [&](int64_t slice) { fill_bins(row, step, slice, highest, shared); });
+  member.for_each(1, [&](int64_t) { choose_bins(step, keep, shared); });
+  member.for_each(kSlices, [&](int64_t slice) {
+    Candidate* to = list + shared->offset[slice];
+    const Range ids = row.slice(slice);
+    for (int64_t id = ids.begin; id < ids.end; ++id)
+      if (bin_of(row.at(id).value, highest) <= shared->last_bin) *to++ = row.at(id);
+  });
+  member.for_each(1, [&](int64_t) {
+    const int64_t count = cut(list, shared->collected, keep, step, shared->total);
+    step.sampled[index] = best_draw(count, step, index, [&](int64_t i) { return list[i]; }).id;
+  });
+}
+
+inline void sample(const Op& op, const Step& step, Member& member) {
   auto* shared = reinterpret_cast<Shared*>(op.scratch);
   auto* list = reinterpret_cast<Candidate*>(shared + 1);
-  const Range mine = member.share(op.out_features);
   for (int64_t index = 0; index < step.wanted; ++index) {
-    const float* logits = op.source + index * op.out_features;
-    if (step.temperature > 0.0f && (step.top_k > 0 || step.top_p < 1.0f)) {
-      const int32_t token = draw_ranked(op, step, logits, index, member, shared, list);
-      if (member.index == 0) step.sampled[index] = token;
+    const Row row{op.source + index * op.out_features, step.temperature, op.out_features};
+    if (step.temperature > 0.0f && (step.top_k > 0 || step.top_p < 1.0)) {
+      draw_ranked(row, step, index, member, shared, list);
       continue;
     }
-    Candidate* best = shared->best[index % 2];
-    best[member.index] = step.temperature == 0.0f
-                             ? best_logit(logits, mine)
-                             : best_draw(mine.end - mine.begin, step, index, [&](int64_t i) {
-                                 const int64_t id = mine.begin + i;
-                                 return Candidate{logits[id] / step.temperature, static_cast<int32_t>(id)};
-                               });
-    member.barrier->wait();
-    if (member.index != 0) continue;
-    Candidate winner = kNoCandidate;
-    for (int m = 0; m < member.count; ++m)
-      if (best[m].before(winner)) winner = best[m];
-    step.sampled[index] = winner.id;
+    member.for_each(kSlices, [&](int64_t slice) {
+      const Range ids = row.slice(slice);
+      shared->best[slice] = step.temperature == 0.0f
+                                ? best_logit(row.logits, ids)
+                                : best_draw(ids.size(), step, index, [&](int64_t i) { return row.at(ids.begin + i); });
+    });
+    member.for_each(1, [&](int64_t) { step.sampled[index] = winner(shared->best).id; });
   }
 }
 

@@ -1,8 +1,13 @@
-// A fixed team of threads that run one step together and meet at barriers inside it.
+// A team of threads that walks one program together, phase by phase, and does not wait for a member that lost its core.
+//
+// A phase is a number of independent items. Every member owns an even, contiguous share of them, takes its own from the
+// front (so that it streams through its weights in order), and when it has none left takes the others' from the back. A
+// phase is over when all items are done, not when all members have arrived: a member that another process has pushed off
+// its core delays the others by the one item it holds, and finds the phases it missed already over. What an item computes
+// does not depend on who runs it, so results do not depend on the number of threads.
 //
 // The calling thread is member 0; the others are parked between steps: they spin for a moment (the next decode step is
-// microseconds away), then sleep, so that an idle engine costs nothing. A barrier spins with the pause instruction, then
-// yields: when another process holds the core, the wait hands over to it instead of burning its slice.
+// microseconds away), then sleep, so that an idle engine costs nothing.
 #pragma once
 
 #include <sched.h>
@@ -17,7 +22,7 @@
 
 namespace eet {
 
-constexpr std::chrono::microseconds kSpinAtBarrier{20};
+constexpr std::chrono::microseconds kSpinInPhase{100};
 constexpr std::chrono::microseconds kSpinBetweenSteps{200};
 
 inline void pause() {
@@ -45,48 +50,59 @@ bool spin(Done done, std::chrono::microseconds limit) {
   return false;
 }
 
-// All members arrive before any leaves. What a member wrote before it, every member sees after it.
-class Barrier {
- public:
-  explicit Barrier(int members) : members_(members) {}
-
-  void wait() {
-    if (members_ == 1) return;
-    const uint32_t phase = phase_.load(std::memory_order_relaxed);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) == members_ - 1) {
-      arrived_.store(0, std::memory_order_relaxed);
-      phase_.store(phase + 1, std::memory_order_release);
-      return;
-    }
-    const auto passed = [&] { return phase_.load(std::memory_order_acquire) != phase; };
-    if (spin(passed, kSpinAtBarrier)) return;
-    while (!passed()) sched_yield();
-  }
-
- private:
-  const int members_;
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<uint32_t> phase_{0};
-};
+// Spins, then lets other threads run until `done()`.
+template <class Done>
+void wait_until(Done done) {
+  if (spin(done, kSpinInPhase)) return;
+  while (!done()) sched_yield();
+}
 
 // Indices begin .. end.
 struct Range {
   int64_t begin, end;
+
+  int64_t size() const { return end - begin; }
 };
 
-// One thread's view of the team.
-struct Member {
-  int index, count;
-  Barrier* barrier;
+// Part `index` of `count` even, contiguous parts of `total` items.
+inline Range even_part(int64_t total, int64_t index, int64_t count) {
+  return {total * index / count, total * (index + 1) / count};
+}
 
-  // This member's share of `total` items, contiguous and even.
-  Range share(int64_t total) const { return {total * index / count, total * (index + 1) / count}; }
+// How much of a member's share is taken, in the phase it speaks of: one word, so that one exchange takes an item. A share
+// is at most 2^20 items, a step at most 2^24 phases.
+struct Taken {
+  uint64_t phase : 24, front : 20, back : 20;
 };
 
 class Team {
  public:
-  explicit Team(int members) : members_(members), barrier_(members) {
-    for (int index = 1; index < members; ++index) threads_.emplace_back([this, index] { serve(index); });
+  // One thread's view of the team during a step.
+  class Member {
+   public:
+    Member(Team* team, int index) : team_(team), index_(index) {}
+
+    // A phase: work(item) for each of 0 .. items, by whoever is free; returns when all are done, on every member.
+    template <class Work>
+    void for_each(int64_t items, Work work) {
+      if (items == 0) return;
+      int64_t done = 0, item;
+      for (int offset = 0; offset < team_->count_; ++offset) {
+        const int owner = (index_ + offset) % team_->count_;
+        for (; team_->take(owner, phase_, items, offset == 0, &item); ++done) work(item);
+      }
+      team_->finish(phase_, done, items);
+      ++phase_;
+    }
+
+   private:
+    Team* team_;
+    int index_;
+    uint32_t phase_ = 0;
+  };
+
+  explicit Team(int count) : count_(count), taken_(count) {
+    for (int index = 1; index < count; ++index) threads_.emplace_back([this, index] { serve(index); });
   }
 
   ~Team() {
@@ -94,18 +110,52 @@ class Team {
     for (auto& thread : threads_) thread.join();
   }
 
-  int members() const { return members_; }
-
-  // Runs `job` on every member and returns when all are done. Not for use by two threads at once.
+  // Runs job(member) on every member and returns when all are through. Not for use by two threads at once.
   template <class Job>
   void run(const Job& job) {
-    call(&job, [](const void* erased, const Member& member) { (*static_cast<const Job*>(erased))(member); });
-    job(Member{0, members_, &barrier_});
-    barrier_.wait();
+    for (auto& slot : taken_) slot.word.store(Taken{0, 0, 0}, std::memory_order_relaxed);
+    phase_.store(0, std::memory_order_relaxed);
+    away_.store(count_ - 1, std::memory_order_relaxed);
+    call(&job, [](const void* erased, Member& member) { (*static_cast<const Job*>(erased))(member); });
+    Member caller(this, 0);
+    job(caller);
+    wait_until([&] { return away_.load(std::memory_order_acquire) == 0; });
   }
 
  private:
-  using Entry = void (*)(const void* job, const Member& member);
+  using Entry = void (*)(const void* job, Member& member);
+
+  struct alignas(64) Slot {
+    std::atomic<Taken> word{};
+  };
+
+  // Takes the owner's next item of `phase`, from the back when it is not one's own; false when there is none.
+  bool take(int owner, uint32_t phase, int64_t items, bool own, int64_t* item) {
+    const Range share = even_part(items, owner, count_);
+    auto& word = taken_[owner].word;
+    Taken now = word.load(std::memory_order_relaxed);
+    for (;;) {
+      if (now.phase > phase) return false;  // this phase is over
+      const Taken base = now.phase == phase ? now : Taken{phase, 0, 0};
+      if (static_cast<int64_t>(base.front + base.back) >= share.size()) return false;
+      Taken next = base;
+      own ? ++next.front : ++next.back;
+      if (word.compare_exchange_weak(now, next, std::memory_order_relaxed)) {
+        *item = own ? share.begin + static_cast<int64_t>(base.front) : share.end - 1 - static_cast<int64_t>(base.back);
+        return true;
+      }
+    }
+  }
+
+  // Reports `done` finished items; returns when all of the phase's are.
+  void finish(uint32_t phase, int64_t done, int64_t items) {
+    if (done > 0 && done_.fetch_add(done, std::memory_order_acq_rel) + done == items) {
+      done_.store(0, std::memory_order_relaxed);
+      phase_.store(phase + 1, std::memory_order_release);
+      return;
+    }
+    wait_until([&] { return phase_.load(std::memory_order_acquire) > phase; });
+  }
 
   // Hands `job` to the other members; without an entry it sends them home.
   void call(const void* job, Entry entry) {
@@ -126,19 +176,25 @@ class Team {
         wake_.wait(lock, called);
       }
       if (!entry_) return;
-      entry_(job_, Member{index, members_, &barrier_});
-      barrier_.wait();
+      Member member(this, index);
+      entry_(job_, member);
+      away_.fetch_sub(1, std::memory_order_release);
     }
   }
 
-  const int members_;
-  Barrier barrier_;
-  std::vector<std::thread> threads_;
+  const int count_;
+  std::vector<Slot> taken_;
+  alignas(64) std::atomic<int64_t> done_{0};    // items finished in the current phase
+  alignas(64) std::atomic<uint32_t> phase_{0};  // phases finished in this step
+  alignas(64) std::atomic<int> away_{0};        // members that have not come back from this step
+  std::atomic<uint32_t> calls_{0};
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::atomic<uint32_t> calls_{0};
   const void* job_ = nullptr;
   Entry entry_ = nullptr;
+  std::vector<std::thread> threads_;
 };
+
+using Member = Team::Member;
 
 }  // namespace eet

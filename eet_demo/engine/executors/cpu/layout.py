@@ -19,7 +19,7 @@ from eet_demo.engine.weights import Weight
 PANEL = 16
 CHUNK = 64
 PARTIAL_HEAD = 16
-SHARED_BYTES = 64 * (2 * 8 + 4 + 8)
+SHARED_BYTES = 16 * (8 + 1024 * (8 + 4) + 8) + 3 * 8
 FLOAT = 4
 POSITIONS = "embed.positions"
 """The one matrix that is only a table of rows."""

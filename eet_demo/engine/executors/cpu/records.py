@@ -12,7 +12,7 @@ STEMS = ("embed", "norm_qkv", "attention", "linear_residual", "norm_mlp", "norm_
 NORMS = (None, "layer", "rms")
 ACTIVATIONS = ("gelu_tanh", "gelu_erf", "silu", "relu")
 MAX_THREADS = 64
-"""kMaxMembers of sample.h."""
+"""More than any machine this is meant for; a typing error in a thread count should not start thousands."""
 
 
 class Model(Structure):
