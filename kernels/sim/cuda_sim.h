@@ -34,7 +34,7 @@
 #define __syncthreads_count(predicate) sim::sim_sync_threads(SIM_SITE, (predicate) ? 1 : 0)
 #define __syncthreads_or(predicate) (sim::sim_sync_threads(SIM_SITE, (predicate) ? 1 : 0) > 0)
 #define __syncthreads_and(predicate) (sim::sim_sync_threads(SIM_SITE, (predicate) ? 0 : 1) == 0)
-#define __syncwarp(...) sim::sync_warp(SIM_SITE, ##__VA_ARGS__)
+#define __syncwarp(...) sim::SyncWarp{SIM_SITE}(__VA_ARGS__)
 #define __ballot_sync(mask, predicate) sim::sim_ballot(SIM_SITE, mask, (predicate) ? 1 : 0)
 #define __any_sync(mask, predicate) (sim::sim_ballot(SIM_SITE, mask, (predicate) ? 1 : 0) != 0)
 #define __all_sync(mask, predicate) (sim::sim_ballot(SIM_SITE, mask, (predicate) ? 0 : 1) == 0)
@@ -47,7 +47,10 @@
 
 namespace sim {
 
-inline void sync_warp(Site site, uint32_t mask = ~0u) { sim_sync_warp(site, mask); }
+struct SyncWarp {                    // so that __syncwarp() and __syncwarp(mask) both work
+    Site site;
+    void operator()(uint32_t mask = ~0u) const { sim_sync_warp(site, mask); }
+};
 
 // The lane a shuffle reads, in a segment of `width` lanes (CUDA C++ Programming Guide, "Warp Shuffle Functions").
 struct Indexed { static int source(int lane, int argument, int width) { return (lane & ~(width - 1)) + (argument & (width - 1)); } };

@@ -9,7 +9,7 @@ extern "C" int sim_launch(const sim::Launch* launch, void** arguments, char* mes
 
 extern "C" const char* __asan_default_options() { return "detect_leaks=0:abort_on_error=0:exitcode=4:detect_stack_use_after_return=0"; }
 extern "C" const char* __ubsan_default_options() { return "print_stacktrace=1:exitcode=4"; }
-extern "C" const char* __tsan_default_options() { return "halt_on_error=1:exitcode=5:report_signal_unsafe=0:history_size=4"; }
+extern "C" const char* __tsan_default_options() { return "halt_on_error=1:exitcode=5:report_signal_unsafe=0:history_size=4:atexit_sleep_ms=0"; }
 
 namespace {
 

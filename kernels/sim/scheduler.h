@@ -36,6 +36,7 @@ struct Warp {
     char sync[2];
     Thread threads[kWarpSize];       // by position
     Thread* lanes[kWarpSize];
+    Copy copies[kWarpSize][kMaxCopies];
 };
 
 struct SharedArray {

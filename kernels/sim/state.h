@@ -54,7 +54,7 @@ struct Thread {
     int num_atomics;
     const void* atomics[8];          // race mode: the atomics since its last fence, which that fence will acquire
     int num_groups, num_copies;      // cp.async: groups committed, copies not yet done
-    Copy copies[kMaxCopies];
+    Copy* copies;                    // kMaxCopies of them, kept apart: what a switch touches stays together
 };
 
 struct Launch {                      // filled by the launcher, see entry.h

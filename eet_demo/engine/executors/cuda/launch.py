@@ -34,7 +34,8 @@ class Instance:
     @property
     def expression(self) -> str:
         """`embed<half, 0, 1, 96, 1>`: the name expression that NVRTC and g++ both understand."""
-        return f"{self.kernel or self.stem}<{', '.join(map(_cpp, self.arguments))}>"
+        name = self.kernel or self.stem
+        return f"{name}<{', '.join(map(_cpp, self.arguments))}>" if self.arguments else name
 
 
 def _cpp(argument: str | int | bool) -> str:
