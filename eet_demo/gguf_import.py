@@ -16,6 +16,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,9 +179,16 @@ def _open(path: Path) -> gguf.GGUFReader:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
     if magic != b"GGUF":
         raise CheckpointError(f"{path} is not a GGUF file: it starts with {magic!r} instead of b'GGUF'.")
-    try:
+    with _damage_named(path):
         return gguf.GGUFReader(path)
-    except (ValueError, KeyError, IndexError, OverflowError, UnicodeDecodeError, MemoryError) as error:
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """A reader that trips over bytes no GGUF has, in any of the ways Python can, found damage."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, ArithmeticError, MemoryError) as error:
         raise CheckpointError(f"{path} is truncated or damaged ({error}); delete it and fetch it again.") from error
 
 
@@ -225,9 +233,10 @@ def convert(path: Path, folder: Path, progress: Progress = lambda stage, done, t
         CheckpointError: truncated, damaged or misshapen.
         UnsupportedError: an architecture, rotary scaling or tokenizer that is not supported; the message names it.
     """
-    file = GgufFile(path)
-    config = hf_config(file)
-    files = tokenizer_files(file.value, path.name)
+    with _damage_named(path):
+        file = GgufFile(path)
+        config = hf_config(file)
+        files = tokenizer_files(file.value, path.name)
     tensors = [t for t in file.tensors if not (t.hf_name == "lm_head.weight" and config["tie_word_embeddings"])]
     _write_safetensors(file, tensors, folder / "model.safetensors", progress)
     files["config.json"] = json.dumps(config, indent=2)
