@@ -5,14 +5,23 @@
 #include <cstring>
 
 #if !defined(__F16C__)
-#error "build with -mf16c: the simulator converts half with the processor's own instruction"
+#error "build with -mf16c, so that _Float16 converts by the processor's own instruction"
 #endif
-#include <immintrin.h>
 
 namespace sim {
 
-inline float half_bits_to_float(uint16_t bits) { return _cvtsh_ss(bits); }
-inline uint16_t float_to_half_bits(float x) { return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT); }
+inline float half_bits_to_float(uint16_t bits) {
+    _Float16 x;
+    std::memcpy(&x, &bits, 2);
+    return static_cast<float>(x);
+}
+
+inline uint16_t float_to_half_bits(float x) {   // to nearest, ties to even
+    const _Float16 rounded = static_cast<_Float16>(x);
+    uint16_t bits;
+    std::memcpy(&bits, &rounded, 2);
+    return bits;
+}
 
 inline float bfloat16_bits_to_float(uint16_t bits) {
     uint32_t wide = static_cast<uint32_t>(bits) << 16;
