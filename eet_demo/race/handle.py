@@ -32,7 +32,9 @@ class WorkerHandle:
         self.options = options
         self.config: dict[str, Any] | None = None
         self.base_bytes: int | None = None
+        self.kinds: dict[str, int] = {}
         self.busy = False
+        self.taken = False  # by a lane: two equal sides are two workers
         self.warmed: set[tuple[int, ...]] = set()
         self._load_sent = False
         self._events: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
@@ -151,6 +153,8 @@ class WorkerHandle:
     def _note(self, event: Message) -> None:
         if event["event"] in _ANSWERS:
             self.busy = False
+        if event["event"] in ("loaded", "memory"):
+            self.kinds = event["kinds"]
         if event["event"] == "imported":
             self.base_bytes = event["process_bytes"]
         if event["event"] == "loaded":

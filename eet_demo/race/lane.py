@@ -60,7 +60,6 @@ class Lane:
         self.over = False
         self._job = job
         self._handle: WorkerHandle | None = None
-        self._kinds: dict[str, int] = {}
         self._memory: ProcessMemory | None = None
         self._memory_due_ns = 0
 
@@ -126,7 +125,7 @@ class Lane:
             self._handle.send({"cmd": "stop"})
 
     def abandon(self, deadline_s: float) -> None:
-        """Nobody watches any more: gives a stopping worker until `deadline_s` (perf_counter), then kills it."""
+        """The race is over for this lane: lets its worker go, one that still runs by `deadline_s` (perf_counter) dead."""
         handle = self._handle
         if handle is None:
             return
@@ -140,6 +139,7 @@ class Lane:
         if handle.busy or not handle.loaded:
             handle.kill()
             self.unload()
+        handle.taken = False
 
     def _guarded(self, steps: Waiting) -> Waiting:
         """Runs `steps` unless the lane is over; Stop and errors end this lane alone."""
@@ -212,6 +212,8 @@ class Lane:
         try:
             yield from self._ask({"cmd": "run", "request": as_json(self._job.request), "warm_up": False}, "finished")
         finally:
+            self._memory_due_ns = 0
+            self._sample_memory(time.perf_counter_ns())
             self.record.finish(time.perf_counter_ns())
         self._state("done", "finished")
 
@@ -265,15 +267,13 @@ class Lane:
         elif kind == "progress":
             self.record.add_progress(event["time_ns"], event["done"], event["total"])
             self._job.post({"kind": "progress", "side": self.index, "done": event["done"], "total": event["total"]})
-        elif kind in ("memory", "loaded"):
-            self._kinds = event["kinds"]
 
     def _sample_memory(self, now_ns: int) -> None:
         """Every MEMORY_EVERY_NS: what the system says of the process beside what the side says of its own regions."""
         if self._memory is None or now_ns < self._memory_due_ns:
             return
         self._memory_due_ns = now_ns + MEMORY_EVERY_NS
-        kinds = {**self._memory.sample(), **self._kinds}
+        kinds = {**self._memory.sample(), **self._worker().kinds}
         if "process" not in kinds:
             return
         self.record.add_memory(now_ns, kinds)

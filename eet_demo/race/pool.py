@@ -4,37 +4,48 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 
 from eet_demo.race.handle import WorkerHandle
 from eet_demo.sides import SideOptions
 
 
 class WorkerPool:
-    """Worker processes by what they are. Thread-safe; one race uses it at a time."""
+    """Worker processes by what they are. Thread-safe; one race uses it at a time.
+
+    Processes are started by a thread as old as the pool: on Linux niceness belongs to a thread and is inherited, so a
+    web server that makes itself nice after it has made its pool keeps its workers at full priority.
+    """
 
     def __init__(self) -> None:
+        self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="worker starter")
+        self._starter.submit(int).result()  # the thread exists from here on
         self._handles: list[WorkerHandle] = []
         self._lock = threading.Lock()
 
     def resident(self, options: SideOptions) -> WorkerHandle | None:
-        """The idle live worker of exactly these options, if there is one."""
+        """A live, idle worker of exactly these options that no lane has taken, if there is one."""
         with self._lock:
-            return next((h for h in self._handles if h.options == options and h.alive and not h.busy), None)
+            free = (handle for handle in self._handles if handle.alive and not handle.busy and not handle.taken)
+            return next((handle for handle in free if handle.options == options), None)
 
     def acquire(self, options: SideOptions) -> WorkerHandle:
-        """A worker of these options: a resident one, or a fresh process that has begun to import its libraries."""
+        """Takes a worker of these options: a resident one, or a fresh process that has begun to import its libraries."""
         handle = self.resident(options)
         if handle is None:
-            handle = WorkerHandle(options)
+            handle = self._starter.submit(WorkerHandle, options).result()
             with self._lock:
                 self._handles.append(handle)
+        handle.taken = True
         return handle
 
     def replace(self, handle: WorkerHandle) -> None:
         """Kills a worker that does not answer and starts a fresh one that loads meanwhile, for the next race."""
         handle.kill()
         self._forget(handle)
-        self.acquire(handle.options).load()
+        fresh = self.acquire(handle.options)
+        fresh.load()
+        fresh.taken = False
 
     def end(self, handle: WorkerHandle) -> None:
         """Ends a worker and gives its memory back."""

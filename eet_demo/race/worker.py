@@ -217,18 +217,24 @@ def request_from_json(fields: Mapping[str, Any]) -> RunRequest:
 
 
 def read_commands(commands: queue.SimpleQueue[Message], stop: threading.Event) -> None:
-    """Feeds the main thread from stdin. `stop` overtakes the queue; the end of stdin ends the process."""
-    for line in sys.stdin:
-        command: Message = json.loads(line)
-        if command["cmd"] == "stop":
-            stop.set()
-            continue
-        if command["cmd"] == "run":
-            stop.clear()
-        commands.put(command)
-        if command["cmd"] == "close":
-            return
-    os._exit(0)
+    """Feeds the main thread from stdin until `close`; the end of stdin, or what is no command, ends the process."""
+    try:
+        for line in sys.stdin:
+            command: Message = json.loads(line)
+            if command["cmd"] == "stop":
+                stop.set()  # overtakes the queue
+                continue
+            if command["cmd"] == "run":
+                stop.clear()
+            commands.put(command)
+            if command["cmd"] == "close":
+                return
+        os._exit(0)
+    except Exception:
+        # Deaf to its parent, a worker could outlive it.
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def claim_stdout() -> TextIO:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,15 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from places(item, (*path, key))
     elif isinstance(value, list) and value:
         yield from places(value[0], (*path, 0))
+
+
+def refusal(trace: Any) -> str:
+    """What the walker says against a trace; empty when it takes it."""
+    try:
+        validate_trace(trace)
+    except TraceError as error:
+        return str(error)
+    return ""
 
 
 def put(document: Any, path: tuple[Any, ...], value: Any) -> None:
@@ -79,10 +89,7 @@ def test_walker_agrees_with_jsonschema_on_any_odd_value(path: tuple[Any, ...], v
     put(broken, path, value)
     if SCHEMA_VALIDATOR.is_valid(broken):
         # Only what a schema cannot say may still be wrong: columns of one length, rows within the batch, order.
-        try:
-            validate_trace(broken)
-        except TraceError as error:
-            assert "must be" not in str(error) and "lacks" not in str(error), f"{path} = {value!r}: {error}"
+        assert not re.search("must be|lacks", refusal(broken)), f"{path} = {value!r}: {refusal(broken)}"
     else:
         with pytest.raises(TraceError):
             validate_trace(broken)

@@ -1,0 +1,351 @@
+"""A race end to end between scripted sides: updates, schedules, Stop in every phase, faults, a closed tab."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from eet_demo.errors import CheckpointError, MemoryPlanError, RequestError, SourceError
+from eet_demo.race.resources import RaceResources
+from eet_demo.race.runner import Race
+from eet_demo.race.trace import Trace, validate_trace
+from eet_demo.records import RaceSettings
+from eet_demo.tokens import Tokenizer
+
+Update = dict[str, Any]
+
+
+def race_settings(*sides: str, **changed: Any) -> RaceSettings:
+    fields = {"model": "smollm2-135m", "context": 64, "new_tokens": 12, "prompt": "bread", **changed}
+    return RaceSettings(sides=sides or ("scripted:rate=400", "scripted:rate=800"), **fields)
+
+
+def run_race(
+    resources: RaceResources, settings: RaceSettings, on_update: Callable[[Race, Update], None] | None = None
+) -> list[Update]:
+    """Every update of a whole race."""
+    race = Race(settings, resources)
+    updates: list[Update] = []
+    for batch in race.run():
+        for update in batch:
+            updates.append(update)
+            if on_update is not None:
+                on_update(race, update)
+    return updates
+
+
+def trace_of(updates: list[Update]) -> Trace:
+    assert updates[-1]["kind"] == "result"
+    return validate_trace(updates[-1]["trace"])
+
+
+def states(updates: list[Update], side: int) -> list[str]:
+    return [update["state"] for update in updates if update["kind"] == "state" and update["side"] == side]
+
+
+def columns(updates: list[Update], side: int) -> dict[str, list[Any]]:
+    """The token columns as a page that listens puts them together."""
+    names = ("row", "time_ns", "id", "text", "after_end")
+    found: dict[str, list[Any]] = {name: [] for name in names}
+    for update in updates:
+        if update["kind"] == "tokens" and update["side"] == side:
+            for name in names:
+                found[name] += update[name]
+    return found
+
+
+def test_race_updates_add_up_to_the_trace(race_resources: RaceResources, model_dir: Path) -> None:
+    sides = ("scripted:rate=300,passes=3", "scripted:rate=600,differ_at=7")
+    updates = run_race(race_resources, race_settings(*sides, batch=2, ragged=True, question="Why?"))
+    trace = trace_of(updates)
+    assert updates[0]["kind"] == "race"
+    assert updates[0]["prompt_tokens"] == trace["prompt_ids"]
+    assert [len(row) for row in trace["prompt_ids"]] == [64, 48]
+    tokenizer = Tokenizer(model_dir)
+    for index, side in enumerate(trace["sides"]):
+        assert side["name"] == sides[index]
+        assert side["state"] == "done"
+        assert columns(updates, index) == side["tokens"]
+        for row in range(2):
+            ids = [i for r, i in zip(side["tokens"]["row"], side["tokens"]["id"], strict=True) if r == row]
+            text = [t for r, t in zip(side["tokens"]["row"], side["tokens"]["text"], strict=True) if r == row]
+            assert len(ids) == 12
+            assert "".join(text) == tokenizer.decode(ids)
+        assert [phase["name"] for phase in side["phases"]] == ["loading", "warm-up", "prefill", "decode"]
+        assert side["phases"][2]["start_ns"] == 0
+        assert side["memory"]["process_bytes"][-1] > 2**20
+        assert side["memory"]["weights_bytes"][-1] == 100 * 2**20
+    assert trace["sides"][0]["progress"]["done"][-1] == 112
+    expected = {"equal_tokens": 7, "first_divergence": 7, "margin_at_divergence": 0.25}
+    assert trace["parity"] == [expected, expected] == updates[-1]["parity"]
+    assert updates[-1]["metrics"][0]["new_tokens"] == 24
+    assert updates[-1]["speedup"]["decode"] == pytest.approx(2, rel=0.3)
+
+
+def test_race_in_turn_runs_one_after_the_other(race_resources: RaceResources) -> None:
+    updates = run_race(race_resources, race_settings())
+    order = [(update["side"], update["state"]) for update in updates if update["kind"] == "state"]
+    assert order.index((0, "done")) < order.index((1, "warming"))
+    assert (1, "waiting") in order[: order.index((0, "done"))]
+    waiting = next(update for update in updates if update["kind"] == "state" and update["state"] == "waiting")
+    assert "alone" in waiting["detail"]
+
+
+def test_race_together_runs_both_at_once(race_resources: RaceResources) -> None:
+    updates = run_race(race_resources, race_settings("scripted:rate=60", "scripted:rate=60", schedule="together"))
+    kinds = [update["side"] for update in updates if update["kind"] == "tokens"]
+    switches = sum(a != b for a, b in zip(kinds, kinds[1:], strict=False))
+    assert switches >= 4, f"the sides took turns: {kinds}"
+    assert trace_of(updates)["settings"]["schedule"] == "together"
+
+
+def test_race_uses_workers_again_and_says_that_warm_up_is_skipped(race_resources: RaceResources) -> None:
+    first = trace_of(run_race(race_resources, race_settings()))
+    pids = {child.pid for child in psutil.Process().children()}
+    second = trace_of(run_race(race_resources, race_settings()))
+    assert pids & {child.pid for child in psutil.Process().children()} == pids
+    assert "12 tokens" in first["sides"][0]["phases"][1]["detail"]
+    warm_up = second["sides"][0]["phases"][0]
+    assert warm_up["name"] == "warm-up"
+    assert "skipped" in warm_up["detail"]
+    assert second["sides"][0]["memory"]["weights_bytes"][0] == 100 * 2**20
+    longer = trace_of(run_race(race_resources, race_settings(new_tokens=13)))
+    assert "loading" in [phase["name"] for phase in longer["sides"][0]["phases"]], (
+        "a larger request needs a larger plan"
+    )
+
+
+@pytest.mark.parametrize("at", ["waiting", "loading", "warming", "prefilling", "decoding"])
+def test_race_stopped_at_any_moment_ends_soon_with_a_valid_trace(race_resources: RaceResources, at: str) -> None:
+    slow = "scripted:rate=12,prefill_s=0.6,load_s=0.5"
+    pressed: list[float] = []
+
+    def press(race: Race, update: Update) -> None:
+        side = 1 if at == "waiting" else 0
+        if update["kind"] == "state" and update["state"] == at and update["side"] == side and not pressed:
+            pressed.append(time.monotonic())
+            threading.Timer(0.1, race.stop).start()
+
+    updates = run_race(race_resources, race_settings(slow, slow, new_tokens=12), press)
+    assert pressed
+    assert time.monotonic() - pressed[0] < 3
+    trace = trace_of(updates)
+    assert [side["state"] for side in trace["sides"]] == ["stopped", "stopped"]
+    assert [side["error"] for side in trace["sides"]] == [None, None]
+    if at == "decoding":
+        assert 0 < len(trace["sides"][0]["tokens"]["id"]) < 12
+    after = trace_of(run_race(race_resources, race_settings()))
+    assert [side["state"] for side in after["sides"]] == ["done", "done"]
+
+
+def test_race_stopped_in_a_deaf_prefill_ends_the_worker_and_starts_a_fresh_one(race_resources: RaceResources) -> None:
+    deaf = "scripted:deaf=on,prefill_s=1.8,rate=500"
+    settings = race_settings(deaf)
+    pids: set[int] = set()
+
+    def press(race: Race, update: Update) -> None:
+        if update["kind"] == "state" and update["state"] == "prefilling":
+            pids.update(child.pid for child in psutil.Process().children())
+            race.stop()
+
+    updates = run_race(race_resources, settings, press)
+    assert trace_of(updates)["sides"][0]["state"] == "stopped"
+    fresh = {child.pid for child in psutil.Process().children()}
+    assert fresh
+    assert not fresh & pids, "the rest of the prefill was waited for"
+    again = trace_of(run_race(race_resources, settings))
+    assert again["sides"][0]["state"] == "done"
+
+
+@pytest.mark.parametrize("place", ["load", "prefill", "decode"])
+@pytest.mark.parametrize("fault", ["fail_in", "die_in"])
+def test_race_with_a_side_that_fails_tells_and_runs_the_other(
+    race_resources: RaceResources, fault: str, place: str
+) -> None:
+    updates = run_race(race_resources, race_settings(f"scripted:rate=400,{fault}={place}", "scripted:rate=800"))
+    error = next(update for update in updates if update["kind"] == "error")
+    assert error["side"] == 0
+    assert error["remedy"]
+    assert ("SIGKILL" if fault == "die_in" else f"fails in {place}") in error["message"]
+    trace = trace_of(updates)
+    assert [side["state"] for side in trace["sides"]] == ["failed", "done"]
+    assert trace["sides"][0]["error"] == {"message": error["message"], "remedy": error["remedy"]}
+    assert trace["parity"] is None
+    assert updates[-1]["speedup"]["decode"] is None
+
+
+def test_race_whose_worker_is_killed_from_outside_tells_and_the_next_one_works(race_resources: RaceResources) -> None:
+    settings = race_settings("scripted:rate=30", new_tokens=20)
+
+    def kill(race: Race, update: Update) -> None:
+        if update["kind"] == "tokens":
+            for child in psutil.Process().children():
+                os.kill(child.pid, signal.SIGKILL)
+
+    updates = run_race(race_resources, settings, kill)
+    error = next(update for update in updates if update["kind"] == "error")
+    assert "signal 9 (SIGKILL)" in error["message"]
+    trace = trace_of(updates)
+    assert trace["sides"][0]["state"] == "failed"
+    assert 0 < len(trace["sides"][0]["tokens"]["id"]) < 20, "what was measured until then is kept"
+    assert trace_of(run_race(race_resources, settings))["sides"][0]["state"] == "done"
+
+
+@pytest.mark.parametrize("scenario", ["rate=10", "deaf=on,prefill_s=30", "load_s=30"])
+def test_race_closed_mid_run_stops_its_workers_within_two_seconds(race_resources: RaceResources, scenario: str) -> None:
+    sleepy = f"scripted:{scenario}"
+    race = Race(race_settings(sleepy, new_tokens=64), race_resources)
+    iterator = race.run()
+    assert isinstance(iterator, Iterator)
+    wanted = "loading float32 weights" if "load" in scenario else "64 tokens before the clock starts"
+    for batch in iterator:
+        if any(update["kind"] == "state" and wanted in update["detail"] for update in batch):
+            break
+    time.sleep(0.2)
+    begin_s = time.monotonic()
+    iterator.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - begin_s < 2
+    for child in psutil.Process().children():
+        assert child.status() in (psutil.STATUS_SLEEPING, psutil.STATUS_ZOMBIE)
+    assert race_resources.turn.acquire(timeout=0.1), "the machine must be free for the next visitor"
+    race_resources.turn.release()
+    resident = [handle for handle in race_resources.pool._handles if handle.busy]
+    assert resident == []
+    assert trace_of(run_race(race_resources, race_settings()))["sides"][1]["state"] == "done"
+
+
+def test_race_waits_while_another_one_runs_and_says_so(race_resources: RaceResources) -> None:
+    first = Race(race_settings("scripted:rate=30"), race_resources).run()
+    next(first)
+    second = Race(race_settings(), race_resources)
+    updates: list[Update] = []
+
+    def watch() -> None:
+        for batch in second.run():
+            updates.extend(batch)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    time.sleep(0.3)
+    assert {update["kind"] for update in updates} == {"state"}
+    assert "another race" in updates[0]["detail"]
+    for _ in first:
+        continue
+    thread.join(timeout=20)
+    assert trace_of(updates)["sides"][1]["state"] == "done"
+
+
+def test_race_ending_inside_a_character_flushes_its_bytes_and_dims_after_the_end(
+    race_resources: RaceResources, model_dir: Path
+) -> None:
+    tokenizer = Tokenizer(model_dir)
+    emoji = tokenizer.encode("🦀")
+    assert len(emoji) > 1
+    end = tokenizer.stop_ids[0]
+    ids = [*tokenizer.encode("Hi"), end, *tokenizer.encode(" again"), *emoji[:-1]]
+    script = f"scripted:rate=400,ids={'+'.join(map(str, ids))}"
+    updates = run_race(race_resources, race_settings(script, new_tokens=len(ids)))
+    tokens = trace_of(updates)["sides"][0]["tokens"]
+    assert "".join(tokens["text"]) == tokenizer.decode(ids)
+    assert tokens["text"][-1].endswith("\ufffd")
+    at = ids.index(end)
+    assert tokens["after_end"] == [False] * (at + 1) + [True] * (len(ids) - at - 1)
+    assert columns(updates, 0) == tokens
+
+
+def test_race_free_running_stops_at_the_end_token(race_resources: RaceResources, model_dir: Path) -> None:
+    end = Tokenizer(model_dir).stop_ids[0]
+    script = f"scripted:rate=400,ids=504+253+{end}+260"
+    updates = run_race(race_resources, race_settings(script, "scripted:rate=50,ids=504", free_running=True))
+    first, second = trace_of(updates)["sides"]
+    assert first["tokens"]["id"] == [504, 253, end]
+    assert len(second["tokens"]["id"]) == 12
+    assert updates[-1]["speedup"]["end_to_end"] < 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "words"),
+    [
+        ({"context": 8100, "new_tokens": 100}, RequestError, "limit is 8192"),
+        ({"new_tokens": 0}, RequestError, "new_tokens is 0"),
+        ({"batch": -1}, RequestError, "batch is -1"),
+        ({"prompt": "text:   "}, RequestError, "empty"),
+        ({"prompt": "text:" + "word " * 500}, RequestError, "Shorten"),
+        ({"prompt": "no such document"}, RequestError, "No document"),
+        ({"model": "no-such-model"}, RequestError, "no-such-model"),
+        ({"model": "/nowhere"}, RequestError, "/nowhere"),
+        ({"sides": ("stock", "engine", "engine")}, RequestError, "1 to 2"),
+        ({"sides": ("magic",)}, RequestError, "stock-eager"),
+        ({"sides": ("stock:fast=on",)}, RequestError, "no options"),
+        ({"schedule": "at random"}, RequestError, "in_turn, together"),
+        ({"temperature": float("nan")}, RequestError, "temperature"),
+        ({"top_p": 0.0}, RequestError, "top_p"),
+        ({"seed": -1}, RequestError, "seed"),
+    ],
+)
+def test_race_refuses_a_bad_request_before_anything_starts(
+    race_resources: RaceResources, changed: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    sides = changed.pop("sides", ("scripted",))
+    with pytest.raises(error, match=words):
+        race_resources.check(race_settings(*sides, **changed)) or run_race(
+            race_resources, race_settings(*sides, **changed)
+        )
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.parametrize("text", ["🦀🦀 crab", "\u202eright to left: مرحبا", "a\x00b", "half an emoji: \ud83e"])
+def test_race_takes_odd_unicode_in_the_prompt(race_resources: RaceResources, text: str) -> None:
+    updates = run_race(race_resources, race_settings("scripted:rate=800", prompt=f"text:{text}", new_tokens=2))
+    trace = trace_of(updates)
+    text_seen = trace["prompt_text"].encode("utf-8").decode("utf-8")
+    assert text.strip("\x00")[:4] in text_seen
+
+
+def test_race_of_visitors_names_models_of_the_catalogue_only(race_resources: RaceResources, model_dir: Path) -> None:
+    race_resources.catalogue_only = True
+    race_resources.check(race_settings("scripted"))
+    with pytest.raises(RequestError, match="catalogue"):
+        race_resources.check(race_settings("scripted", model=str(model_dir)))
+    race_resources.allow_scripted = False
+    with pytest.raises(RequestError, match="tests only"):
+        race_resources.check(race_settings("scripted"))
+
+
+def test_race_on_a_model_that_cannot_be_fetched_says_so(race_resources: RaceResources, tmp_path: Path) -> None:
+    race_resources.models_dir = tmp_path
+    race_resources.hub_enabled = False
+    with pytest.raises(SourceError):
+        run_race(race_resources, race_settings("scripted", model="gpt2"))
+    assert race_resources.turn.acquire(blocking=False)
+
+
+def test_race_on_a_folder_without_a_tokenizer_uses_random_ids(race_resources: RaceResources, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"vocab_size": 50, "max_position_embeddings": 90}', encoding="utf-8")
+    settings = race_settings("scripted:rate=800", model=str(tmp_path), context=70, new_tokens=20)
+    trace = trace_of(run_race(race_resources, settings))
+    assert len(trace["prompt_ids"][0]) == 70
+    assert max(trace["prompt_ids"][0]) < 50
+    assert "random ids" in trace["notes"][0]
+    assert set(trace["sides"][0]["tokens"]["text"]) == {""}
+    assert trace_of(run_race(race_resources, settings))["prompt_ids"] == trace["prompt_ids"]
+    with pytest.raises(RequestError, match="limit is 90"):
+        race_resources.check(race_settings("scripted", model=str(tmp_path), context=71, new_tokens=20))
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    race_resources._models.clear()
+    with pytest.raises(CheckpointError, match="context limit"):
+        race_resources.check(settings)
+
+
+def test_race_refuses_a_model_that_does_not_fit_with_the_figures(race_resources: RaceResources) -> None:
+    race_resources.available_bytes = lambda: 300_000_000
+    with pytest.raises(MemoryPlanError, match=r"stock needs 5\d\d,\d{3},\d{3} bytes.*300,000,000"):
+        run_race(race_resources, race_settings("stock"))
