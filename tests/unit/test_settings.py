@@ -1,0 +1,75 @@
+"""The environment as one typed record, and what it says when a variable cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eet_demo.errors import RequestError
+from eet_demo.settings import Settings, load_settings
+
+VARIABLES = ("SPACE_ID", "ACCELERATOR", "SPACES_ZERO_GPU", "HF_HUB_OFFLINE")
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in [*VARIABLES, *(name for name in os.environ if name.upper().startswith("EET_DEMO_"))]:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_defaults_serve_this_machine_alone() -> None:
+    settings = load_settings()
+    assert (settings.host, settings.port, settings.share) == ("127.0.0.1", 7860, False)
+    assert settings.models_dir == Path.home() / ".cache/eet-demo/models"
+    assert settings.threads is None
+    assert settings.memory_limit is None
+
+
+def test_a_space_serves_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACE_ID", "owner/race")
+    monkeypatch.setenv("ACCELERATOR", "zero-a10g")
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    settings = load_settings()
+    assert (settings.host, settings.accelerator, settings.spaces_zero_gpu) == ("0.0.0.0", "zero-a10g", True)
+
+
+def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"HOST": "::1", "PORT": "80", "SHARE": "1", "THREADS": "3", "MEMORY_LIMIT": "8GiB", "HUB_OFFLINE": "yes"}
+    for name, value in values.items():
+        monkeypatch.setenv(f"EET_DEMO_{name}", value)
+    settings = load_settings()
+    assert (settings.host, settings.port, settings.share, settings.threads) == ("::1", 80, True, 3)
+    assert (settings.memory_limit, settings.hub_offline) == (8 * 2**30, True)
+
+
+def test_models_follow_the_cache_unless_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EET_DEMO_CACHE_DIR", "/big/cache")
+    assert load_settings().models_dir == Path("/big/cache/models")
+    monkeypatch.setenv("EET_DEMO_MODELS_DIR", "~/models")
+    assert load_settings().models_dir == Path.home() / "models"
+
+
+def test_huggingfaces_own_switch_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert Settings().hub_offline
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EET_DEMO_PORT", "0"),
+        ("EET_DEMO_PORT", "http"),
+        ("EET_DEMO_THREADS", "0"),
+        ("EET_DEMO_MEMORY_LIMIT", "lots"),
+        ("EET_DEMO_MEMORY_LIMIT", "-1"),
+        ("EET_DEMO_HUB_OFFLINE", "maybe"),
+        ("SPACES_ZERO_GPU", "?"),
+    ],
+)
+def test_unusable_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(RequestError, match=rf"{name}: "):
+        load_settings()
