@@ -23,56 +23,45 @@
 
 namespace eet {
 
-constexpr int64_t kChunk = 64;                     // slots of a decode unit
-constexpr int64_t kSlotTile = 64;                  // slots a prefill unit scores at a time
-constexpr int64_t kQueryRows = 4 * kTileRows;      // rows of a prefill unit
+constexpr int64_t kChunk = 64;                 // slots of a decode unit
+constexpr int64_t kSlots = 128;                // slots scored at a time; the row stride of scores
+constexpr int64_t kQueryRows = 4 * kTileRows;  // rows of a prefill unit
 constexpr int64_t kMaxHeadDim = 256;
-constexpr int64_t kPartialHead = 16;               // floats before a partial's values: max, sum, padding
+constexpr int64_t kPartialHead = 16;           // floats before a partial's values: max, sum, padding
 
-// scores[r * kSlotTile + i] = q[r] . key[first + i] for rows r and slots first .. first + slots; `first` a multiple of 16.
+// scores[r * kSlots + i] = q[r] . key[first + i] for `slots` slots from `first`, a multiple of 16; whole tiles are written.
 inline void score(const CacheHead& cache, const float* q, int64_t q_stride, int64_t rows, int64_t first, int64_t slots,
                   float* scores) {
-  alignas(64) float sums[kTileRows * kTileWidth];
   const int64_t head_dim = cache.head_dim, parts = ceil_div(rows, kTileRows);
-  for (int64_t tile = 0; tile < slots; tile += kTileWidth) {
-    const int64_t slot = first + tile;
-    const bool two = tile + kPanel < slots && cache.tile_width(slot + kPanel) == kPanel;
+  for (int64_t tile = 0; tile < slots;) {
+    const int64_t slot = first + tile, stride = cache.tile_width(slot);
+    const bool two = tile + kPanel < slots && cache.tile_width(slot + kPanel) == stride;
     for (int64_t part = 0; part < parts; ++part) {
       const Range some = even_part(rows, part, parts);
-      const int count = static_cast<int>(some.end - some.begin);
-      const float* x = q + some.begin * q_stride;
-      Operands operands{x, q_stride, cache.key_tile(slot), kPanel * head_dim, cache.tile_width(slot), head_dim, sums};
-      multiply(count, two ? 2 : 1, operands);
-      if (!two && tile + kPanel < slots) {  // the cache's last, narrow tile
-        operands.b = cache.key_tile(slot + kPanel);
-        operands.step = cache.tile_width(slot + kPanel);
-        operands.out = sums + kPanel;
-        multiply(count, 1, operands);
-      }
-      const int64_t width = std::min<int64_t>(kTileWidth, (slots - tile + kPanel - 1) / kPanel * kPanel);
-      for (int r = 0; r < count; ++r)
-        for (int64_t i = 0; i < width; i += kLanes)
-          store(scores + (some.begin + r) * kSlotTile + tile + i, load(sums + r * kTileWidth + i));
+      multiply(static_cast<int>(some.size()), two ? 2 : 1,
+               {q + some.begin * q_stride, q_stride, cache.key_tile(slot), kPanel * head_dim, stride, head_dim,
+                scores + some.begin * kSlots + tile, kSlots, nullptr});
     }
+    tile += two ? 2 * kPanel : kPanel;
   }
 }
 
-// out[r] = scale[r] * out[r] + sum over i of weights[r * kSlotTile + i] * value[first + i]; out rows head_dim apart.
+// out[r] = scales[r] * out[r] + sum over i of weights[r * kSlots + i] * value[first + i]; out rows head_dim apart.
 inline void add_values(const CacheHead& cache, const float* weights, int64_t rows, int64_t first, int64_t slots,
                        const float* scales, float* out) {
   alignas(64) float sums[kTileRows * kTileWidth];
   const int64_t head_dim = cache.head_dim, parts = ceil_div(rows, kTileRows);
   for (int64_t part = 0; part < parts; ++part) {
     const Range some = even_part(rows, part, parts);
-    const int count = static_cast<int>(some.end - some.begin);
+    const int count = static_cast<int>(some.size());
     for (int64_t element = 0; element < head_dim; element += kTileWidth) {
-      const int64_t width = std::min<int64_t>(kTileWidth, head_dim - element);
-      Operands operands{weights + some.begin * kSlotTile, kSlotTile, cache.values + first * head_dim + element,
-                        kPanel, head_dim, slots, sums};
-      if (width >= kPanel) multiply(count, static_cast<int>(width / kPanel), operands);
+      const int64_t width = std::min<int64_t>(kTileWidth, head_dim - element), panels = width / kPanel;
+      Operands operands{weights + some.begin * kSlots, kSlots, cache.values + first * head_dim + element, kPanel, head_dim,
+                        slots, sums, kTileWidth, nullptr};
+      if (panels > 0) multiply(count, static_cast<int>(panels), operands);
       if (width % kPanel) {
-        operands.b += width / kPanel * kPanel;
-        operands.out += width / kPanel * kPanel;
+        operands.b += panels * kPanel;
+        operands.out += panels * kPanel;
         multiply_granule(count, operands);
       }
       for (int r = 0; r < count; ++r) {
@@ -84,44 +73,57 @@ inline void add_values(const CacheHead& cache, const float* weights, int64_t row
   }
 }
 
-// One row's running softmax: after a tile, `weights` of it are e^(score - max) and `sum` counts all tiles so far.
+// The running softmax of up to kQueryRows rows: for each, the highest score so far and the sum of e^(score - max).
+// A max of -infinity has seen nothing; arrays are whole vectors.
 struct Softmax {
-  float max = -std::numeric_limits<float>::infinity();
-  float sum = 0.0f;
+  alignas(64) float max[kQueryRows], sum[kQueryRows], shrink[kQueryRows];
 
-  // Turns scores of slots first .. into weights in place; slots outside begin .. end weigh nothing.
-  // Returns what sums of earlier tiles must be multiplied by.
-  float absorb(const Model& model, float* scores, int64_t first, int64_t slots, Range attended) {
-    const int64_t begin = std::max<int64_t>(0, attended.begin - first);
-    const int64_t end = std::min(slots, attended.end - first);
-    const int64_t padded = (slots + kPanel - 1) / kPanel * kPanel;
-    if (begin >= end) {
-      std::memset(scores, 0, 4 * padded);
-      return 1.0f;
+  Softmax() {
+    std::fill(max, max + kQueryRows, -std::numeric_limits<float>::infinity());
+    std::fill(sum, sum + kQueryRows, 0.0f);
+  }
+
+  // Turns the scores of `slots` slots from `first` into weights in place; row r weighs only slots of attended(r).
+  // shrink[r] is then what sums over earlier slots must be multiplied by.
+  template <class Attended>
+  void absorb(const Model& model, float* scores, int64_t rows, int64_t first, int64_t slots, Attended attended) {
+    static_assert(kQueryRows % kLanes == 0, "rows fill whole vectors");
+    const int64_t padded = ceil_div(slots, kPanel) * kPanel;
+    alignas(64) float previous[kQueryRows];
+    std::copy(max, max + kQueryRows, previous);
+    for (int64_t r = 0; r < rows; ++r) {
+      const Range range = attended(r);
+      max[r] = std::fmax(max[r], scale_and_mask(model, scores + r * kSlots, padded, range.begin - first, range.end - first));
     }
-    IntVec lane;
-    for (int i = 0; i < kLanes; ++i) lane[i] = i;
+    for (int64_t r = 0; r < rows; r += kLanes) store(shrink + r, exp(load(previous + r) - load(max + r)));
+    for (int64_t r = 0; r < rows; ++r) {
+      Vec total{};
+      for (int64_t i = r * kSlots; i < r * kSlots + padded; i += kLanes) {
+        const Vec weight = exp(load(scores + i) - max[r]);
+        total += weight;
+        store(scores + i, weight);
+      }
+      sum[r] = sum[r] * shrink[r] + eet::sum(total);
+    }
+  }
+
+ private:
+  // Final scores of one row, -infinity outside begin .. end; returns the highest.
+  static float scale_and_mask(const Model& model, float* scores, int64_t padded, int64_t begin, int64_t end) {
     const Vec nothing = splat(-std::numeric_limits<float>::infinity());
+    const IntVec lane = lane_index();
+    const int32_t low = static_cast<int32_t>(std::max<int64_t>(begin, 0));
+    const int32_t high = static_cast<int32_t>(std::min(end, padded));
     Vec highest = nothing;
     for (int64_t i = 0; i < padded; i += kLanes) {
       Vec s = load(scores + i) * model.attention_scale;
       if (model.attention_soft_cap > 0.0f) s = model.attention_soft_cap * tanh(s / model.attention_soft_cap);
-      const IntVec index = lane + static_cast<int32_t>(i);
-      s = index >= static_cast<int32_t>(begin) && index < static_cast<int32_t>(end) ? s : nothing;
-      highest = s < highest ? highest : s;  // keeps a NaN score
+      const IntVec slot = lane + static_cast<int32_t>(i);
+      s = (slot >= low) & (slot < high) ? s : nothing;
+      highest = s < highest ? highest : s;  // a NaN score stays
       store(scores + i, s);
     }
-    const float new_max = std::fmax(max, largest(highest));
-    Vec total{};
-    for (int64_t i = 0; i < padded; i += kLanes) {
-      const Vec weight = exp(load(scores + i) - new_max);
-      total += weight;
-      store(scores + i, weight);
-    }
-    const float shrink = std::exp(max - new_max);
-    sum = sum * shrink + eet::sum(total);
-    max = new_max;
-    return shrink;
+    return largest(highest);
   }
 };
 
@@ -145,29 +147,27 @@ inline float* partial(const Model& model, const Op& op, int64_t sequence, int64_
 // One KV head's chunk for all query heads of its group.
 inline void decode_unit(const Model& model, const Op& op, const Step& step, int64_t sequence, int64_t kv_head,
                         int64_t chunk) {
-  alignas(64) float scores[kTileRows * kSlotTile];
   const int64_t row = step.row_starts[sequence], head_dim = model.head_dim;
   const int64_t group = model.num_heads / model.num_kv_heads, parts = ceil_div(group, kTileRows);
   const CacheHead cache(model, op, step.row_caches[row], kv_head);
   const Range attended = attended_slots(op, step.positions[row]);
   const int64_t first = chunk * kChunk, slots = std::min(kChunk, attended.end - first);
   for (int64_t part = 0; part < parts; ++part) {
-    const Range some = even_part(group, part, parts);
-    const int64_t head = kv_head * group + some.begin, count = some.end - some.begin;
-    score(cache, op.source + (row * model.num_heads + head) * head_dim, head_dim, count, first, slots, scores);
+    alignas(64) float scores[kTileRows * kSlots];
     alignas(64) float out[kTileRows * kMaxHeadDim];
-    float zeros[kTileRows] = {};
-    std::memset(out, 0, 4 * count * head_dim);
-    for (int64_t r = 0; r < count; ++r) {
-      Softmax softmax;
-      softmax.absorb(model, scores + r * kSlotTile, first, slots, attended);
+    const Range some = even_part(group, part, parts);
+    const int64_t head = kv_head * group + some.begin;
+    Softmax softmax;
+    score(cache, op.source + (row * model.num_heads + head) * head_dim, head_dim, some.size(), first, slots, scores);
+    softmax.absorb(model, scores, some.size(), first, slots, [&](int64_t) { return attended; });
+    std::memset(out, 0, sizeof(float) * some.size() * head_dim);
+    add_values(cache, scores, some.size(), first, slots, softmax.shrink, out);
+    for (int64_t r = 0; r < some.size(); ++r) {
       float* to = partial(model, op, sequence, head + r, chunk);
-      to[0] = softmax.max;
-      to[1] = softmax.sum;
+      to[0] = softmax.max[r];
+      to[1] = softmax.sum[r];
+      std::memcpy(to + kPartialHead, out + r * head_dim, sizeof(float) * head_dim);
     }
-    add_values(cache, scores, count, first, slots, zeros, out);
-    for (int64_t r = 0; r < count; ++r)
-      std::memcpy(partial(model, op, sequence, head + r, chunk) + kPartialHead, out + r * head_dim, 4 * head_dim);
   }
 }
 
@@ -193,26 +193,23 @@ inline void merge(const Model& model, const Op& op, const Step& step, int64_t se
 
 // A block of rows first .. first + count of one query head of a sequence.
 inline void prefill_unit(const Model& model, const Op& op, const Step& step, int64_t head, int64_t first, int64_t count) {
-  alignas(64) float scores[kQueryRows * kSlotTile];
+  alignas(64) float scores[kQueryRows * kSlots];
   alignas(64) float out[kQueryRows * kMaxHeadDim];
-  float shrink[kQueryRows];
-  Softmax softmax[kQueryRows];
+  Softmax softmax;
   const int64_t head_dim = model.head_dim, q_size = model.num_heads * head_dim;
   const CacheHead cache(model, op, step.row_caches[first], head / (model.num_heads / model.num_kv_heads));
-  std::memset(out, 0, 4 * count * head_dim);
-  const int64_t begin = attended_slots(op, step.positions[first]).begin / kSlotTile * kSlotTile;
-  const int64_t end = step.positions[first + count - 1] + 1;
-  for (int64_t slot = begin; slot < end; slot += kSlotTile) {
-    const int64_t slots = std::min(kSlotTile, end - slot);
+  const auto attended = [&](int64_t r) { return attended_slots(op, step.positions[first + r]); };
+  std::memset(out, 0, sizeof(float) * count * head_dim);
+  const int64_t begin = attended(0).begin / kPanel * kPanel, end = attended(count - 1).end;
+  for (int64_t slot = begin; slot < end; slot += kSlots) {
+    const int64_t slots = std::min(kSlots, end - slot);
     score(cache, op.source + first * q_size + head * head_dim, q_size, count, slot, slots, scores);
-    for (int64_t r = 0; r < count; ++r)
-      shrink[r] = softmax[r].absorb(model, scores + r * kSlotTile, slot, slots,
-                                    attended_slots(op, step.positions[first + r]));
-    add_values(cache, scores, count, slot, slots, shrink, out);
+    softmax.absorb(model, scores, count, slot, slots, attended);
+    add_values(cache, scores, count, slot, slots, softmax.shrink, out);
   }
   for (int64_t r = 0; r < count; ++r) {
     float* to = op.target + (first + r) * q_size + head * head_dim;
-    const float scale = 1.0f / softmax[r].sum;
+    const float scale = 1.0f / softmax.sum[r];
     for (int64_t i = 0; i < head_dim; i += kGranule)
       store_granule(to + i, load_granule(out + r * head_dim + i) * scale);
   }

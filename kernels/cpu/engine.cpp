@@ -4,7 +4,7 @@
 // step: the arena, planned to the byte, is Python's.
 #include <cstddef>
 #include <cstring>
-#include <memory>
+#include <numeric>
 #include <vector>
 
 #include "attention.h"
@@ -86,23 +86,23 @@ void eet_touch(eet::Engine* engine, volatile char* memory, int64_t bytes) {
   });
 }
 
-// Reads `count` floats, a contiguous share each; returns their sum so that no read is dropped.
+// Reads `count` floats the way a decode step reads its weights, two streams at a time; returns their sum, so that no read
+// is dropped.
 float eet_read(eet::Engine* engine, const float* data, int64_t count) {
-  constexpr int64_t kBlock = 1 << 16, kVecs = 8;
-  std::vector<float> sums(eet::ceil_div(count, kBlock));
+  constexpr int64_t kStream = 1 << 14, kVecs = 2;
+  std::vector<float> sums(count / (2 * kStream));
   engine->team.run([&](eet::Member& member) {
     member.for_each(static_cast<int64_t>(sums.size()), [&](int64_t block) {
-      eet::Vec totals[kVecs] = {};
-      const int64_t end = std::min(count, (block + 1) * kBlock) - kVecs * eet::kLanes;
-      for (int64_t i = block * kBlock; i <= end; i += kVecs * eet::kLanes)
-        for (int64_t v = 0; v < kVecs; ++v) totals[v] += eet::load(data + i + v * eet::kLanes);
-      for (int64_t v = 1; v < kVecs; ++v) totals[0] += totals[v];
+      const float* stream = data + block * 2 * kStream;
+      eet::Vec totals[2 * kVecs] = {};
+      for (int64_t i = 0; i < kStream; i += kVecs * eet::kLanes)
+        for (int64_t v = 0; v < kVecs; ++v)
+          for (int64_t s = 0; s < 2; ++s) totals[2 * v + s] += eet::load(stream + s * kStream + i + v * eet::kLanes);
+      for (int64_t v = 1; v < 2 * kVecs; ++v) totals[0] += totals[v];
       sums[block] = eet::sum(totals[0]);
     });
   });
-  float total = 0.0f;
-  for (float sum : sums) total += sum;
-  return total;
+  return std::accumulate(sums.begin(), sums.end(), 0.0f);
 }
 
 // Sizes and field offsets of Model, Op and Step, in declaration order, for Python's mirror; returns how many there are.

@@ -16,7 +16,7 @@
 // order:  every output is one chain of multiply-adds over k, whatever the tile: results do not depend on the number of
 //         rows or threads.
 // needs:  nothing of alignment; the last panel is whole (padded).
-// moves:  decode 64 bytes a panel and k; prefill the same once for every kRowBlockBytes of x.
+// moves:  64 bytes a panel and k, once for all rows.
 // source: the register tile of Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008).
 #pragma once
 
@@ -44,8 +44,8 @@ constexpr int kSums = 8;
 #endif
 constexpr int kTileRows = kPanelVecs == 1 ? kSums / kTilePanels : kSums / kPanelVecs;
 
-// Rows of x kept in the second-level cache while panels pass by.
-constexpr int64_t kRowBlockBytes = 768 << 10;
+// Rows of one item of a phase: enough to use its panels well, few enough to balance.
+constexpr int64_t kItemRows = 11 * kTileRows;
 
 // x[row * x_stride + k] and panel p's weights at b + p * panel_stride + k * step.
 struct Operands {
@@ -54,15 +54,21 @@ struct Operands {
   const float* b;
   int64_t panel_stride, step;
   int64_t depth;
-  float* out;  // row r's sums at out + r * kTileWidth
+  float* out;  // row r's sums at out + r * out_stride
+  int64_t out_stride;
+  const float* next;  // what to bring into the second-level cache meanwhile, two floats' bytes a k; null for nothing
 };
 
 template <int kRows, int kPanels>
 void multiply(const Operands& o) {
   constexpr int kVecs = kPanels * kPanelVecs;
+  constexpr bool kPrefetch = kRows > kTileRows / 2;  // fewer rows are bound by memory as it is
   Vec sums[kRows][kVecs] = {};
   const float* b = o.b;
+  const float* next = o.next ? o.next : o.x;
+  const int64_t ahead = o.next ? 2 : 0;
   for (int64_t k = 0; k < o.depth; ++k, b += o.step) {
+    if (kPrefetch) __builtin_prefetch(next + ahead * k, 0, 2);
     Vec weights[kVecs];
     for (int v = 0; v < kVecs; ++v) weights[v] = load(b + v / kPanelVecs * o.panel_stride + v % kPanelVecs * kLanes);
     for (int r = 0; r < kRows; ++r) {
@@ -71,7 +77,7 @@ void multiply(const Operands& o) {
     }
   }
   for (int r = 0; r < kRows; ++r)
-    for (int v = 0; v < kVecs; ++v) store(o.out + r * kTileWidth + v * kLanes, sums[r][v]);
+    for (int v = 0; v < kVecs; ++v) store(o.out + r * o.out_stride + v * kLanes, sums[r][v]);
 }
 
 // Half a panel: the last eight features of a value row whose head_dim is no multiple of 16.
@@ -83,7 +89,7 @@ void multiply_granule(const Operands& o) {
     const Granule weights = load_granule(b);
     for (int r = 0; r < kRows; ++r) sums[r] += o.x[r * o.x_stride + k] * weights;
   }
-  for (int r = 0; r < kRows; ++r) store_granule(o.out + r * kTileWidth, sums[r]);
+  for (int r = 0; r < kRows; ++r) store_granule(o.out + r * o.out_stride, sums[r]);
 }
 
 using Kernel = void (*)(const Operands&);
@@ -129,23 +135,27 @@ struct Tile {
 };
 
 // A phase: x (rows, depth) times the `panels` panels of `weight`; calls done(tile) for every tile.
-// An item is one tile's width of panels times a block of rows; all panels of a block come before the next block.
+// An item is a block of rows times one tile's width of panels; a member's blocks of the same panels follow each other.
 template <class Done>
 void matmul(const float* x, int64_t rows, int64_t depth, const float* weight, int64_t panels, Member& member, Done done) {
   const int64_t panel_size = depth * kPanel;
-  const int64_t block_rows = std::max<int64_t>(kTileRows, kRowBlockBytes / (4 * depth) / kTileRows * kTileRows);
-  const int64_t blocks = ceil_div(rows, block_rows), columns = ceil_div(panels, kTilePanels);
-  member.for_each(blocks * columns, [&](int64_t item) {
+  const int64_t blocks = ceil_div(rows, kItemRows);
+  member.for_each(ceil_div(panels, kTilePanels) * blocks, [&](int64_t item) {
     alignas(64) float sums[kTileRows * kTileWidth];
-    const Range block = even_part(rows, item / columns, blocks);
-    const int64_t panel = item % columns * kTilePanels;
+    const Range block = even_part(rows, item % blocks, blocks);
+    const int64_t panel = item / blocks * kTilePanels;
     const int width = static_cast<int>(std::min<int64_t>(kTilePanels, panels - panel));
+    const float* b = weight + panel * panel_size;
     const int64_t tiles = ceil_div(block.size(), kTileRows);
     for (int64_t t = 0; t < tiles; ++t) {
       const Range part = even_part(block.size(), t, tiles);
       const int64_t first = block.begin + part.begin;
       const int count = static_cast<int>(part.size());
-      multiply(count, width, {x + first * depth, depth, weight + panel * panel_size, panel_size, kPanel, depth, sums});
+      // The item's tiles bring in the next panels together, each a part of them.
+      const int64_t brought = (item % blocks * tiles + t) * depth * 2;
+      const bool more = panel + kTilePanels < panels && brought < kTilePanels * panel_size;
+      const float* next = more ? b + kTilePanels * panel_size + brought : nullptr;
+      multiply(count, width, {x + first * depth, depth, b, panel_size, kPanel, depth, sums, kTileWidth, next});
       done(Tile{first, panel, count, width, sums});
     }
   });

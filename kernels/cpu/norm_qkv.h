@@ -19,43 +19,65 @@ namespace eet {
 // One row's factors: head_dim cosines, each twice, then head_dim sines, signed (-, +); 1 and 0 where nothing turns.
 inline void rotary_factors(const Model& model, int32_t position, float* cosines) {
   float* sines = cosines + model.head_dim;
-  for (int i = 0; i < model.rotary_dim / 2; ++i) {
-    float sine, cosine;
-    sine_cosine(static_cast<float>(position) * model.frequencies[i], &sine, &cosine);
-    cosines[2 * i] = cosines[2 * i + 1] = cosine;
-    sines[2 * i] = -sine;
-    sines[2 * i + 1] = sine;
+  const int half = model.rotary_dim / 2;
+  for (int first = 0; first < half; first += kLanes) {
+    const int count = std::min(kLanes, half - first);
+    Vec angles{}, sine, cosine;
+    for (int i = 0; i < count; ++i) angles[i] = static_cast<float>(position) * model.frequencies[first + i];
+    sine_cosine(angles, &sine, &cosine);
+    for (int i = 0; i < count; ++i) {
+      const int at = 2 * (first + i);
+      cosines[at] = cosines[at + 1] = cosine[i];
+      sines[at] = -sine[i];
+      sines[at + 1] = sine[i];
+    }
   }
-  for (int i = model.rotary_dim; i < model.head_dim; ++i) {
-    cosines[i] = 1.0f;
-    sines[i] = 0.0f;
-  }
+  std::fill(cosines + model.rotary_dim, cosines + model.head_dim, 1.0f);
+  std::fill(sines + model.rotary_dim, sines + model.head_dim, 0.0f);
 }
 
-// Eight features of one row on their way to q or the cache.
-inline void put_granule(const Model& model, const Op& op, const Step& step, int64_t row, int64_t feature, Granule y,
-                        const float* factors) {
-  const int64_t head_dim = model.head_dim;
-  const int64_t head = feature / head_dim, element = feature % head_dim;
-  const int64_t kv_head = head - model.num_heads;
-  if (op.rotary && kv_head < model.num_kv_heads) {
-    const float* cosines = factors + row * 2 * head_dim + element;
-    y = y * load_granule(cosines) + swap_pairs(y) * load_granule(cosines + head_dim);
+// Eight features of a tile's rows on their way to q or the cache.
+class GranuleSink {
+ public:
+  GranuleSink(const Model& model, const Op& op, const Step& step, const float* factors, int64_t feature)
+      : model_(model), op_(op), step_(step), head_dim_(model.head_dim), feature_(feature) {
+    const int64_t head = feature / head_dim_;
+    element_ = feature % head_dim_;
+    kind_ = head < model.num_heads ? kQuery : head < model.num_heads + model.num_kv_heads ? kKey : kValue;
+    kv_head_ = (head - model.num_heads) % model.num_kv_heads;
+    factors_ = op.rotary && kind_ != kValue ? factors + element_ : nullptr;
   }
-  if (kv_head < 0) {
-    store_granule(op.target + row * model.num_heads * head_dim + feature, y);
-    return;
+
+  void put(int64_t row, Granule y) const {
+    if (factors_) {
+      const float* cosines = factors_ + row * 2 * head_dim_;
+      y = y * load_granule(cosines) + swap_pairs(y) * load_granule(cosines + head_dim_);
+    }
+    if (kind_ == kQuery) {
+      store_granule(op_.target + row * model_.num_heads * head_dim_ + feature_, y);
+      return;
+    }
+    const CacheHead cache(model_, op_, step_.row_caches[row], kv_head_);
+    const int64_t slot = step_.positions[row];
+    if (kind_ == kValue) {
+      store_granule(cache.values + slot * head_dim_ + element_, y);
+      return;
+    }
+    const int64_t first = slot / kPanel * kPanel, width = cache.tile_width(first);
+    float* key = cache.key_tile(first) + element_ * width + slot - first;
+    for (int i = 0; i < kGranule; ++i) key[i * width] = y[i];
   }
-  const int64_t slot = step.positions[row];
-  const CacheHead cache(model, op, step.row_caches[row], kv_head % model.num_kv_heads);
-  if (kv_head >= model.num_kv_heads) {
-    store_granule(cache.values + slot * head_dim + element, y);
-    return;
-  }
-  const int64_t first = slot / kPanel * kPanel, width = cache.tile_width(first);
-  float* key = cache.key_tile(first) + element * width + slot - first;
-  for (int i = 0; i < kGranule; ++i) key[i * width] = y[i];
-}
+
+ private:
+  enum Kind { kQuery, kKey, kValue };
+
+  const Model& model_;
+  const Op& op_;
+  const Step& step_;
+  const float* factors_;  // null where nothing turns
+  int64_t head_dim_, feature_, element_, kv_head_;
+  Kind kind_;
+};
 
 inline void norm_qkv(const Model& model, const Op& op, const Step& step, Member& member) {
   float* factors = op.scratch + static_cast<int64_t>(step.rows) * op.in_features;
@@ -66,11 +88,9 @@ inline void norm_qkv(const Model& model, const Op& op, const Step& step, Member&
     const int64_t first = tile.first_panel * kPanel;
     const int64_t width = std::min<int64_t>(tile.panels * kPanel, op.out_features - first);
     for (int64_t i = 0; i < width; i += kGranule) {
-      for (int r = 0; r < tile.rows; ++r) {
-        Granule y = load_granule(tile.row(r) + i);
-        if (op.bias) y += load_granule(op.bias + first + i);
-        put_granule(model, op, step, tile.first_row + r, first + i, y, factors);
-      }
+      const GranuleSink sink(model, op, step, factors, first + i);
+      const Granule bias = op.bias ? load_granule(op.bias + first + i) : Granule{};
+      for (int r = 0; r < tile.rows; ++r) sink.put(tile.first_row + r, load_granule(tile.row(r) + i) + bias);
     }
   });
 }

@@ -83,8 +83,8 @@ inline Candidate best_logit(const float* logits, Range ids) {
   Candidate best = kNoCandidate;
   int64_t id = ids.begin;
   Vec values = splat(best.value);
-  IntVec winners = IntVec{} + best.id, lane;
-  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  IntVec winners = IntVec{} + best.id;
+  const IntVec lane = lane_index();
   for (; id + kLanes <= ids.end; id += kLanes) {
     const Vec x = load(logits + id);
     const IntVec better = x > values;

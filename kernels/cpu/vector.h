@@ -50,16 +50,28 @@ inline Vec copy_sign(Vec magnitude, Vec sign) {
   return vec_of((bits_of(magnitude) & 0x7fffffff) | (bits_of(sign) & INT32_MIN));
 }
 
+// Joins all lanes, halves first: log2(kLanes) dependent steps.
+template <class Join>
+float across(Vec x, Join join) {
+  float lanes[kLanes];
+  store(lanes, x);
+  for (int half = kLanes / 2; half > 0; half /= 2)
+    for (int lane = 0; lane < half; ++lane) lanes[lane] = join(lanes[lane], lanes[lane + half]);
+  return lanes[0];
+}
+
 inline float sum(Vec x) {
-  float total = 0.0f;
-  for (int lane = 0; lane < kLanes; ++lane) total += x[lane];
-  return total;
+  return across(x, [](float a, float b) { return a + b; });
 }
 
 inline float largest(Vec x) {
-  float best = x[0];
-  for (int lane = 1; lane < kLanes; ++lane) best = x[lane] > best ? x[lane] : best;
-  return best;
+  return across(x, [](float a, float b) { return a < b ? b : a; });
+}
+
+inline IntVec lane_index() {
+  IntVec index;
+  for (int lane = 0; lane < kLanes; ++lane) index[lane] = lane;
+  return index;
 }
 
 // e^x: 2^n e^r with |r| <= ln(2)/2; 0 below -87.3, where float32 turns denormal, and finite up to 88.7.
@@ -134,20 +146,21 @@ inline Vec erf(Vec x) {
   return x * p / q;
 }
 
-// Sine and cosine of an angle in radians, reduced by multiples of pi/2 in double: exact enough for any position.
-inline void sine_cosine(float angle, float* sine, float* cosine) {
-  constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52
-  const double quarters = angle * 0.63661977236758134308 + kRound;
-  const double n = quarters - kRound;
-  const float r = static_cast<float>(angle - n * 1.57079632679489661923);
-  const int quadrant = static_cast<int>(n) & 3;
-  const float z = r * r;
-  const float s = ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * r + r;
-  const float c =
-      ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z - 0.5f * z + 1.0f;
-  const float swapped_sine = quadrant & 1 ? c : s, swapped_cosine = quadrant & 1 ? s : c;
-  *sine = quadrant & 2 ? -swapped_sine : swapped_sine;
-  *cosine = (quadrant + 1) & 2 ? -swapped_cosine : swapped_cosine;
+// Sine and cosine of angles in radians, up to 25,000 (beyond that where multiply-add is fused).
+// pi/2 is split in three, the first two short enough that their multiples are exact.
+inline void sine_cosine(Vec angle, Vec* sine, Vec* cosine) {
+  constexpr float kRound = 12582912.0f;
+  const Vec shifted = angle * 0.63661977236758134308f + kRound;
+  const Vec n = shifted - kRound;
+  const Vec r = angle - n * 1.5703125f - n * 4.837512969970703125e-4f - n * 7.54978995489188216e-8f;
+  const Vec z = r * r;
+  const Vec s = ((z * -1.9515295891e-4f + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * r + r;
+  const Vec c =
+      ((z * 2.443315711809948e-5f - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z - 0.5f * z + 1.0f;
+  const IntVec quadrant = bits_of(shifted) & 3;
+  const IntVec odd = (quadrant & 1) != 0;
+  *sine = vec_of(bits_of(odd ? c : s) ^ ((quadrant & 2) << 30));
+  *cosine = vec_of(bits_of(odd ? s : c) ^ (((quadrant + 1) & 2) << 30));
 }
 
 // (x1, x0, x3, x2, ...): each element beside its partner of a rotary pair.
