@@ -125,7 +125,7 @@ class Lane:
             self._handle.send({"cmd": "stop"})
 
     def abandon(self, deadline_s: float) -> None:
-        """The race is over for this lane: lets its worker go, one that still runs by `deadline_s` (perf_counter) dead."""
+        """The race is over: lets go of the worker, killing one that still runs after `deadline_s` (perf_counter)."""
         handle = self._handle
         if handle is None:
             return

@@ -5,6 +5,7 @@ Never one number: what a side says of its own regions (weights, KV cache, worksp
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,7 +77,7 @@ class GpuMemory:
         nvml = _nvml()
         if nvml is None:
             raise OSError("no NVIDIA driver answers NVML on this machine; GPU memory cannot be sampled")
-        self._nvml: ModuleType = nvml
+        self._nvml = nvml
         self._device = nvml.nvmlDeviceGetHandleByIndex(0)
 
     @staticmethod
@@ -93,12 +94,11 @@ class GpuMemory:
 def _nvml() -> ModuleType | None:
     """pynvml, initialised; None where the package or the driver is missing."""
     try:
-        import pynvml
+        nvml = importlib.import_module("pynvml")
     except ImportError:
         return None
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
         return None
-    module: ModuleType = pynvml
-    return module
+    return nvml

@@ -30,7 +30,7 @@ class WorkerPool:
             return next((handle for handle in free if handle.options == options), None)
 
     def acquire(self, options: SideOptions) -> WorkerHandle:
-        """Takes a worker of these options: a resident one, or a fresh process that has begun to import its libraries."""
+        """Takes a worker of these options: a resident one, or a fresh process that begins to import its libraries."""
         handle = self.resident(options)
         if handle is None:
             handle = self._starter.submit(WorkerHandle, options).result()

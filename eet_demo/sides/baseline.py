@@ -23,6 +23,8 @@ from eet_demo.errors import CheckpointError, RequestError, UnsupportedError
 from eet_demo.records import SideConfig
 from eet_demo.sides import Roofline, RunClock, RunRequest, SideOptions, Sink, StopRun
 
+_TRANSFORMERS: Any = transformers  # its own annotations are partial
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 VARIANTS: Mapping[str, dict[str, str]] = {
@@ -33,7 +35,7 @@ VARIANTS: Mapping[str, dict[str, str]] = {
 """`stock` is the library's defaults: SDPA attention and a DynamicCache."""
 
 
-class Stamper(BaseStreamer):  # type: ignore[misc]
+class Stamper(BaseStreamer):
     """Stamps each step as its ids reach host memory; raises StopRun out of `generate` when the sink is stopped."""
 
     def __init__(self, sink: Sink, batch: int, stop_ids: Sequence[int]) -> None:
@@ -84,9 +86,8 @@ class BaselineSide:
         if options.dtype not in DTYPES:
             raise UnsupportedError(f"{options.side} has no dtype {options.dtype!r}; it has {', '.join(DTYPES)}")
         torch.set_num_threads(options.threads)
-        transformers.utils.logging.disable_progress_bar()
         self._model = self._load_model().to(self._device).eval()
-        self._model.generation_config = special_ids_only(self._model.generation_config)
+        self._model.generation_config = special_ids_only(self._model.generation_config, self._model.config.vocab_size)
         tensors = [*self._model.parameters(), *self._model.buffers()]
         self._weights_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         details = {
@@ -171,7 +172,7 @@ class BaselineSide:
         folder = Path(self._options.model_path)
         attention = VARIANTS[self._options.side].get("attn_implementation")
         try:
-            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+            model, report = _TRANSFORMERS.AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=DTYPES[self._options.dtype],
                 attn_implementation=attention,
@@ -196,11 +197,15 @@ class BaselineSide:
         return int(2 * config.num_hidden_layers * heads * head_dim * DTYPES[self._options.dtype].itemsize)
 
 
-def special_ids_only(shipped: transformers.GenerationConfig) -> transformers.GenerationConfig:
-    """A generation config with the shipped special ids and nothing else; a missing pad id becomes an end id, or 0."""
+def special_ids_only(shipped: Any, vocab_size: int) -> Any:
+    """A generation config with the shipped special ids and nothing else.
+
+    A pad id that is missing or outside the vocabulary becomes an end id, or 0: pads are masked, but still embedded.
+    """
     end_ids = shipped.eos_token_id if isinstance(shipped.eos_token_id, list) else [shipped.eos_token_id]
-    pad_id = next((token_id for token_id in (shipped.pad_token_id, *end_ids) if token_id is not None), 0)
-    return transformers.GenerationConfig(
+    choices = (shipped.pad_token_id, *end_ids)
+    pad_id = next((token_id for token_id in choices if token_id is not None and token_id < vocab_size), 0)
+    return _TRANSFORMERS.GenerationConfig(
         bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=pad_id
     )
 

@@ -113,7 +113,8 @@ class EngineSide:
         }
 
     def logits_at(self, token_ids: Sequence[int]) -> np.ndarray:
-        return self._loaded().prefill_logits([token_ids])[0]
+        logits: np.ndarray = self._loaded().prefill_logits([token_ids])[0]
+        return logits
 
     def roofline(self, context: int, batch: int) -> Roofline:
         engine = self._loaded()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -102,7 +103,7 @@ def test_race_in_turn_runs_one_after_the_other(race_resources: RaceResources) ->
 def test_race_together_runs_both_at_once(race_resources: RaceResources) -> None:
     updates = run_race(race_resources, race_settings("scripted:rate=60", "scripted:rate=60", schedule="together"))
     kinds = [update["side"] for update in updates if update["kind"] == "tokens"]
-    switches = sum(a != b for a, b in zip(kinds, kinds[1:], strict=False))
+    switches = sum(a != b for a, b in itertools.pairwise(kinds))
     assert switches >= 4, f"the sides took turns: {kinds}"
     assert trace_of(updates)["settings"]["schedule"] == "together"
 
