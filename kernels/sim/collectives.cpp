@@ -312,8 +312,7 @@ extern "C" void sim_after_atomic(const void* address) {
 static int num_sites;
 
 extern "C" int sim_new_site() {
-    if (num_sites == kMaxSites) sim_fail("more than %d SMEM declarations in one kernel", kMaxSites);
-    return num_sites++;
+    return num_sites++;   // over every kernel loaded into this process
 }
 
 static void* carve(Block* block, SharedArray* array, Site site, const char* name, size_t bytes, size_t alignment) {
@@ -331,16 +330,20 @@ static void* carve(Block* block, SharedArray* array, Site site, const char* name
     __asan_poison_memory_region(block->arena + end, kRedZone);
 #endif
     block->used = next;
-    *array = {block->arena + start, bytes, site, name};
+    *array = {block->arena + start, bytes, site, name, array->id};
     return array->address;
 }
 
 extern "C" void* sim_shared_array(int id, Site site, const char* name, size_t bytes, size_t alignment) {
     Block* block = sim_current->warp->block;
-    SharedArray* array = &block->arrays[id];
-    if (array->address) return array->address;
+    SharedArray* array = block->arrays;
     size_t total = bytes;
-    for (int i = 0; i < kMaxSites; ++i) total += block->arrays[i].bytes;
+    for (; array->address; ++array) {
+        if (array->id == id) return array->address;
+        total += array->bytes;
+        if (array == &block->arrays[kMaxSites - 1]) sim_fail_at(site, "more than %d SMEM declarations in one kernel", kMaxSites);
+    }
+    array->id = id;
     if (total > kStaticShared)
         sim_fail_at(site, "%zu bytes of static shared memory; a kernel may declare %zu: use DYN_SMEM", total, kStaticShared);
     return carve(block, array, site, name, bytes, alignment);

@@ -44,6 +44,7 @@ struct SharedArray {
     size_t bytes;
     Site site;
     const char* name;
+    int id;                          // of its declaration, unique in the process; a block's arrays stand in order of first use
 };
 
 struct Block {
@@ -56,7 +57,7 @@ struct Block {
     char sync[2];
     char* arena;                     // static shared memory, then dynamic
     size_t arena_bytes, used;
-    SharedArray arrays[kMaxSites + 1];   // by SMEM site; the last is the dynamic one
+    SharedArray arrays[kMaxSites + 1];   // the last is the dynamic one
 };
 
 struct Machine {                     // the launch in progress
