@@ -76,9 +76,14 @@ def _progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def main() -> None:
-    """Runs a command. An error of this project is one line and exit code 1, never a traceback."""
+    """Runs a command."""
+    report_errors(app)
+
+
+def report_errors(program: Callable[[], object]) -> None:
+    """Runs `program`. An error of this project is one line and exit code 1, never a traceback."""
     try:
-        app()
+        program()
     except EetError as error:
         Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
         raise SystemExit(1) from None

@@ -43,9 +43,13 @@ class WorkerPool:
         """Kills a worker that does not answer and starts a fresh one that loads meanwhile, for the next race."""
         handle.kill()
         self._forget(handle)
-        fresh = self.acquire(handle.options)
-        fresh.load()
-        fresh.taken = False
+        self.preload(handle.options)
+
+    def preload(self, options: SideOptions) -> None:
+        """Begins to load a worker of these options for a race to come; nobody has taken it yet."""
+        handle = self.acquire(options)
+        handle.load()
+        handle.taken = False
 
     def end(self, handle: WorkerHandle) -> None:
         """Ends a worker and gives its memory back."""

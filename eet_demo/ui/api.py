@@ -1,0 +1,90 @@
+"""`/race`: a race without a browser, through the same queue."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from eet_demo.errors import EetError
+from eet_demo.records import RaceSettings
+from eet_demo.ui.controls import DEFAULT_CONTEXT, DEFAULT_NEW_TOKENS, DTYPES, WEIGHTS
+from eet_demo.ui.handlers import MakeRace
+from eet_demo.ui.offer import Offer
+
+Endpoint = Callable[..., dict[str, Any]]
+
+
+def make_race_endpoint(offer: Offer, check: Callable[[RaceSettings], None], make_race: MakeRace) -> Endpoint:
+    """The function behind `/race`; its parameters' names and defaults are the endpoint's."""
+    default_model = offer.default_model.id
+    default_sides = ",".join(offer.sides)
+
+    def race(
+        model: str = default_model,
+        context: int = DEFAULT_CONTEXT,
+        new_tokens: int = DEFAULT_NEW_TOKENS,
+        batch: int = 1,
+        dtype: str = DTYPES[0],
+        weights: str = WEIGHTS[0],
+        sides: str | list[str] = default_sides,
+        schedule: str = "in_turn",
+        prompt: str = "",
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """Runs one race and returns its trace.
+
+        Args:
+            model: a model's id.
+            context: ids of the whole prompt.
+            new_tokens: tokens each side writes, per row.
+            batch: rows.
+            dtype: what both sides compute in.
+            weights: how the engine stores its weights.
+            sides: names separated by commas, or a list.
+            schedule: in_turn or together.
+            prompt: a document's id, or `text:` and your own text; empty takes the first document.
+            temperature: 0 is greedy.
+            top_k: 0 keeps all.
+            top_p: 1 keeps all.
+            seed: of the sampler.
+        """
+        settings = RaceSettings(
+            model=model,
+            dtype=dtype,
+            weights=weights,
+            context=context,
+            new_tokens=new_tokens,
+            batch=batch,
+            prompt=prompt,
+            sides=_side_names(sides),
+            schedule=schedule,  # type: ignore[arg-type]  # checked with the rest
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+        )
+        try:
+            check(settings)
+            return _trace(make_race, settings)
+        except EetError as error:
+            raise gr.Error(f"{error} {error.remedy}", print_exception=False) from error
+
+    return race
+
+
+def _side_names(sides: str | list[str]) -> tuple[str, ...]:
+    return tuple(side.strip() for side in (sides.split(",") if isinstance(sides, str) else sides))
+
+
+def _trace(make_race: MakeRace, settings: RaceSettings) -> dict[str, Any]:
+    trace: dict[str, Any] = {}
+    with contextlib.closing(make_race(settings).run()) as batches:  # type: ignore[type-var]  # a generator
+        for updates in batches:
+            trace = next((update["trace"] for update in updates if update["kind"] == "result"), trace)
+    return trace

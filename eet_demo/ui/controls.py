@@ -1,0 +1,183 @@
+"""The controls: built from the offer, read back into `RaceSettings`. Their values arrive raw and are checked here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import gradio as gr
+
+from eet_demo.errors import RequestError
+from eet_demo.prompts import OWN_TEXT
+from eet_demo.records import RaceSettings, Schedule
+from eet_demo.ui.assets import SCRIPT_HEAD
+from eet_demo.ui.offer import BASELINES, ModelChoice, Offer
+
+DEFAULT_CONTEXT = 128
+DEFAULT_NEW_TOKENS = 64
+MAX_NEW_TOKENS = 1024
+MAX_BATCH = 8
+MIN_CONTEXT = 32
+DTYPES = ("float32",)
+WEIGHTS = ("dense",)
+
+_PICKER_JS = "eetRace.mountModelPicker({ element, props, watch });"
+
+Values = Mapping[Any, Any]
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The components that say what to race."""
+
+    offer: Offer
+    model: gr.HTML
+    document: gr.Dropdown
+    question: gr.Dropdown
+    own_text: gr.Textbox
+    context: gr.Slider
+    new_tokens: gr.Slider
+    batch: gr.Slider
+    ragged: gr.Checkbox
+    dtype: gr.Dropdown
+    weights: gr.Dropdown
+    baseline: gr.Dropdown
+    schedule: gr.Radio
+    free_running: gr.Checkbox
+    temperature: gr.Slider
+    top_k: gr.Number
+    top_p: gr.Slider
+    seed: gr.Number
+
+    @property
+    def inputs(self) -> set[Any]:
+        """Every component whose value a race needs."""
+        return {value for name, value in vars(self).items() if name != "offer"}
+
+    def settings(self, values: Values) -> RaceSettings:
+        """What the visitor asked for.
+
+        Raises:
+            RequestError: a value that is missing or is no number; the limits are checked by the race itself.
+        """
+        model_id = str(values[self.model] or "")
+        baseline = str(values[self.baseline])
+        sides = tuple(baseline if side == "stock" else side for side in self.offer.sides)
+        return RaceSettings(
+            model=model_id,
+            dtype=str(values[self.dtype]),
+            weights=str(values[self.weights]),
+            context=_whole(values[self.context], "context length"),
+            new_tokens=_whole(values[self.new_tokens], "number of new tokens"),
+            batch=_whole(values[self.batch], "batch"),
+            ragged=bool(values[self.ragged]),
+            prompt=self._prompt(values),
+            question=str(values[self.question] or ""),
+            sides=sides,
+            schedule=cast(Schedule, values[self.schedule]),
+            temperature=_number(values[self.temperature], "temperature"),
+            top_k=_whole(values[self.top_k], "top-k"),
+            top_p=_number(values[self.top_p], "top-p"),
+            seed=_whole(values[self.seed], "seed"),
+            free_running=bool(values[self.free_running]),
+        )
+
+    def _prompt(self, values: Values) -> str:
+        document = str(values[self.document] or "")
+        return OWN_TEXT + str(values[self.own_text] or "") if document == OWN_TEXT else document
+
+    def listen(self) -> None:
+        """Keeps the controls consistent: none of these waits in the queue."""
+        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        self.document.input(self._choose_document, self.document, [self.question, self.own_text], **quiet)
+        for component, event in ((self.model, "change"), (self.new_tokens, "release")):
+            getattr(component, event)(
+                self._limit_context, [self.model, self.new_tokens, self.context], self.context, preprocess=False, **quiet
+            )
+
+    def _choose_document(self, document: str) -> dict[Any, Any]:
+        own = document == OWN_TEXT
+        questions = () if own else self.offer.documents[document].questions
+        return {
+            self.question: gr.update(choices=list(questions), value=questions[0] if questions else ""),
+            self.own_text: gr.update(visible=own),
+        }
+
+    def _limit_context(self, model_id: str, new_tokens: float | None, context: float | None) -> Any:
+        model = next((model for model in self.offer.list_models() if model.id == model_id), None)
+        if model is None or not new_tokens:
+            return gr.skip()
+        limit = max(MIN_CONTEXT, model.context_limit - int(new_tokens))
+        return gr.update(maximum=limit, value=min(int(context or DEFAULT_CONTEXT), limit))
+
+
+def build_deck(offer: Offer) -> dict[str, Any]:
+    """The row that is always seen: model, document, question, lengths."""
+    model = offer.default_model
+    first = next(iter(offer.documents.values()))
+    choices = [(document.title, document.id) for document in offer.documents.values()]
+    limit = model.context_limit - DEFAULT_NEW_TOKENS
+    return {
+        "model": build_model_picker(offer.list_models(), "" if model.reason else model.id),
+        "document": gr.Dropdown([*choices, ("Your own text", OWN_TEXT)], value=first.id, label="Document", filterable=False),
+        "question": gr.Dropdown(
+            list(first.questions), value=first.questions[0], label="Question, pick or write", allow_custom_value=True
+        ),
+        "context": gr.Slider(MIN_CONTEXT, limit, DEFAULT_CONTEXT, step=1, label="Context, tokens", buttons=[]),
+        "new_tokens": gr.Slider(1, MAX_NEW_TOKENS, DEFAULT_NEW_TOKENS, step=1, label="New tokens", buttons=[]),
+    }
+
+
+def build_model_picker(models: tuple[ModelChoice, ...], chosen: str) -> gr.HTML:
+    """A native list, because only that can show a model greyed out with its reason."""
+    return scripted_html(chosen, _PICKER_JS, choices=picker_choices(models), elem_id="eet-model")
+
+
+def picker_choices(models: tuple[ModelChoice, ...]) -> list[dict[str, str]]:
+    """The picker's property."""
+    return [{"id": model.id, "title": model.title, "details": model.details, "reason": model.reason} for model in models]
+
+
+def scripted_html(value: Any, js_on_load: str, **props: Any) -> gr.HTML:
+    """An element that a function of assets/race.js fills and owns."""
+    return gr.HTML(value, html_template="", js_on_load=js_on_load, head=SCRIPT_HEAD, apply_default_css=False, **props)
+
+
+def build_more() -> dict[str, Any]:
+    """Everything else, folded away; the defaults race fairly."""
+    baselines = [(words, name) for name, words in BASELINES.items()]
+    more: dict[str, Any] = {}
+    with gr.Row():
+        more["batch"] = gr.Slider(1, MAX_BATCH, 1, step=1, label="Batch (rows)")
+        more["ragged"] = gr.Checkbox(False, label="Ragged rows", info="Prompts of different lengths in one batch.")
+        more["dtype"] = gr.Dropdown(list(DTYPES), value=DTYPES[0], label="Precision, both sides", filterable=False)
+        more["weights"] = gr.Dropdown(list(WEIGHTS), value=WEIGHTS[0], label="Engine weights", filterable=False)
+        more["baseline"] = gr.Dropdown(baselines, value="stock", label="Stock variant", filterable=False)
+    with gr.Row():
+        schedules = [("In turn, each alone", "in_turn"), ("Together, sharing the machine", "together")]
+        more["schedule"] = gr.Radio(schedules, value="in_turn", label="Schedule")
+        more["free_running"] = gr.Checkbox(False, label="Stop at the end of text", info="Compares seconds, not equal work.")
+        more["temperature"] = gr.Slider(0, 2, 0, step=0.05, label="Temperature (0 is greedy)")
+        more["top_k"] = gr.Number(0, label="Top-k (0 keeps all)", precision=0, minimum=0)
+        more["top_p"] = gr.Slider(0, 1, 1, step=0.01, label="Top-p")
+        more["seed"] = gr.Number(0, label="Seed", precision=0, minimum=0)
+    return more
+
+
+def _number(value: Any, name: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise RequestError(f"The {name} is {value!r}, which is no number; type one.") from None
+    if not math.isfinite(number):
+        raise RequestError(f"The {name} must be a finite number.")
+    return number
+
+
+def _whole(value: Any, name: str) -> int:
+    number = _number(value, name)
+    if number != int(number):
+        raise RequestError(f"The {name} must be a whole number, not {value}.")
+    return int(number)

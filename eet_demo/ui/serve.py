@@ -1,0 +1,85 @@
+"""The demo as a server: what this machine offers, the page, and workers that warm up once it stands."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from eet_demo import catalog
+from eet_demo.doctor import examine
+from eet_demo.hub import Hub
+from eet_demo.prompts import load_documents
+from eet_demo.race.resources import RaceResources
+from eet_demo.race.runner import Race
+from eet_demo.race.setup import side_options
+from eet_demo.race.software import software_versions
+from eet_demo.race.trace import load_trace
+from eet_demo.records import RaceSettings
+from eet_demo.settings import Settings
+from eet_demo.ui.controls import DEFAULT_CONTEXT, DEFAULT_NEW_TOKENS
+from eet_demo.ui.launch import launch, require_free_port
+from eet_demo.ui.offer import Offer, catalogue_choices, notice_of
+from eet_demo.ui.page import build_page, build_replay
+
+NICENESS = 10
+
+
+def serve(settings: Settings, host: str, port: int, share: bool = False) -> None:
+    """Serves the demo until Ctrl-C; its workers end with it.
+
+    Raises:
+        PortInUseError: the port is taken.
+    """
+    require_free_port(host, port)  # said at once, not after everything is built
+    resources = RaceResources.of_this_machine(
+        settings.models_dir, settings.threads, settings.memory_limit, not settings.hub_offline
+    )
+    os.nice(NICENESS)  # after the pool: its workers keep their priority, and drawing never slows decoding
+    offer = build_offer(settings, resources)
+    demo = build_page(offer, resources.check, lambda asked: Race(asked, resources))
+    try:
+        launch(demo, host, port, share, lambda: warm(offer, resources))
+    finally:
+        resources.close()
+
+
+def serve_replay(path: Path, host: str, port: int) -> None:
+    """Serves a page that plays the trace at `path` until Ctrl-C.
+
+    Raises:
+        TraceError: the file is no trace. PortInUseError: the port is taken.
+    """
+    launch(build_replay(load_trace(path)), host, port)
+
+
+def build_offer(settings: Settings, resources: RaceResources) -> Offer:
+    """What this machine offers."""
+    hub = Hub(enabled=not settings.hub_offline)
+    hub.start()
+    with ThreadPoolExecutor(1) as examiner:
+        checks = examiner.submit(examine, settings)
+        documents, software = load_documents(), software_versions()
+    return Offer(
+        list_models=lambda: catalogue_choices(settings.models_dir, hub),
+        documents=documents,
+        hardware=resources.hardware,
+        software=software,
+        notice=notice_of(checks.result()),
+    )
+
+
+def warm(offer: Offer, resources: RaceResources) -> None:
+    """Begins to load the workers of the default race in the background, so that the first race need not wait."""
+    threading.Thread(target=_warm, args=(offer, resources), name="warm", daemon=True).start()
+
+
+def _warm(offer: Offer, resources: RaceResources) -> None:
+    settings = RaceSettings(offer.default_model.id, context=DEFAULT_CONTEXT, new_tokens=DEFAULT_NEW_TOKENS)
+    folder = catalog.local_folder(settings.model, resources.models_dir)
+    if folder is None:
+        return  # the first race fetches it, and shows how far it is
+    model = resources.model(folder)
+    for name in offer.sides:
+        resources.pool.preload(side_options(name, settings, model, resources.threads))
