@@ -125,7 +125,7 @@ def _is_whole(folder: Path) -> bool:
     """False for no folder, and for one that something truncated or emptied since it was made."""
     try:
         Checkpoint(folder).check()
-    except CheckpointError:
+    except (CheckpointError, OSError):
         return False
     return True
 
