@@ -10,7 +10,10 @@ from eet_demo.engine.executors.cuda.folding import ceil_div
 from eet_demo.engine.executors.cuda.matrices import BLOCK_VALUES, FORMAT_CODE, WeightFormat
 from eet_demo.errors import UnsupportedError
 
-MAX_ROWS = 16
+BATCHES = (1, 2, 4, 8, 16)
+"""Activation rows an instance is compiled for; a request takes the next larger one."""
+
+MAX_ROWS = BATCHES[-1]
 STAGE_BYTES = 32 * 1024
 """`kStageBytes` of gemv.cuh: activations in shared memory at a time."""
 
@@ -66,7 +69,7 @@ def plan_gemv(out_features: int, in_features: int, rows: int, dtype: DType, weig
             f"it must be a multiple of {unit}; pad the weights or pick another model"
         )
     itemsize = ITEMSIZE[dtype]
-    batch = next(size for size in (1, 2, 4, 8, 16) if size >= rows)
+    batch = next(size for size in BATCHES if size >= rows)
     tensor = itemsize == 2 and batch >= 8
     vec = {"dense": 16 // itemsize, "q8_0": 16, "q4_0": 32, "q4_1": 32}[weights]
     plain_rows = 2 if batch == 16 and weights != "dense" else 4

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
-from eet_demo.engine.executors.cuda.gemv import GemvPlan, plan_gemv
+from eet_demo.engine.executors.cuda.gemv import BATCHES, GemvPlan, plan_gemv
 from eet_demo.engine.executors.cuda.launch import Instance, LaunchConfig, Launcher, check_array
 from eet_demo.engine.executors.cuda.matrices import Matrix, WeightFormat, check_matrix
+from eet_demo.engine.spec import ModelSpec
 
 
 def instance(n: int, k: int, rows: int, dtype: DType, weights: WeightFormat) -> tuple[Instance, GemvPlan]:
     """The kernel for `rows` rows times a weight `(n, k)`, and how its blocks cover it."""
     plan = plan_gemv(n, k, rows, dtype, weights)
     return Instance("linear_residual", plan.arguments), plan
+
+
+def instances(spec: ModelSpec, dtype: DType, weights: WeightFormat) -> Iterator[Instance]:
+    """Every instance the model needs, after attention and after the MLP: one of each for each batch."""
+    for rows in BATCHES:
+        for columns in (spec.q_size, spec.intermediate_size):
+            yield instance(spec.hidden_size, columns, rows, dtype, weights)[0]
 
 
 def linear_residual(

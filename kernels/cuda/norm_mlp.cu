@@ -1,0 +1,47 @@
+// norm_mlp: an MLP's hidden row from the residual stream, for up to 16 rows; gate and up in one pass over their weights.
+//
+//     y[r] = norm(residual[r]) W^T + bias
+//     hidden[r][i] = act(y[r][i])                                  (plain)
+//     hidden[r][i] = act(y[r][2i]) * y[r][2i + 1]                  (gated: row 2i of W is gate i, row 2i + 1 is up i)
+//
+// in:     residual      (rows, k) float32, rows <= kBatch
+//         norm_weight, norm_bias   (k,) float32; both null for kNormNone, the bias may be null
+//         weights       (n, k) in kFormat, see common.cuh; `scales` is null for kDense
+//         bias          (n,) T, or null
+// out:    hidden        (rows, n), gated (rows, n / 2), T
+// launch: grid (ceil(n / kTile)), block (32 kGroups kSplit), dynamic shared memory for kBatch normalised rows (gemv.py)
+// needs:  k a multiple of 8 (of 32 for quantised weights), n even when gated; rows 16-byte aligned
+// moves:  the weights once + rows * (4 k + n * sizeof(T)) bytes (n / 2 when gated); the residual again for each block, from L2
+// source: EET csrc/op/ffn.cpp: layer_norm, a cuBLAS GEMM, add_bias_act, and a GEMM more for the gate; the norm inside the
+//         projection as in MegaQwen's decode kernels
+
+#include "activate.cuh"
+#include "normed_rows.cuh"
+
+template <typename T, int kFormat, int kBatch, int kGroups, int kSplit, int kNorm, int kActivation, bool kGated>
+__global__ __launch_bounds__(32 * kGroups * kSplit, Gemv<T, kFormat, kBatch, kGroups, kSplit>::kMinBlocks) void norm_mlp(
+    const float* __restrict__ residual, const float* __restrict__ norm_weight, const float* __restrict__ norm_bias,
+    const void* __restrict__ weights, const half* __restrict__ scales, const T* __restrict__ bias, T* __restrict__ hidden,
+    int32_t rows, int32_t n, int32_t k, float eps) {
+    using Product = Gemv<T, kFormat, kBatch, kGroups, kSplit>;
+    constexpr int kThreads = Product::kThreads, kTile = Product::kTile, kPer = kGated ? 2 : 1;
+    DYN_SMEM(T, shared);
+    const int first = blockIdx.x * kTile;
+
+    Product gemv;
+    gemv.begin(Weights<T, kFormat>{weights, scales, k}, [=](int i) { return min(first + i, n - 1); });
+    pdl_wait();
+    pdl_trigger();
+    NormedRows<T, kNorm, kBatch, kThreads> normed = {residual, nullptr, norm_weight, norm_bias, rows, k, eps, nullptr};
+    normed.measure();
+    const float* sums = gemv.run(shared, [&](const Stage<T>& stage, int from, int end) { normed.stage(stage, from, end); });
+
+    const auto value = [&](int i, int b) { return Product::result(sums, i, b) + (bias ? to_float(bias[first + i]) : 0.0f); };
+    for (int item = threadIdx.x; item < kTile / kPer * rows; item += kThreads) {
+        const int i = item % (kTile / kPer) * kPer, b = item / (kTile / kPer);
+        if (first + i >= n) continue;
+        float out = activate<kActivation>(value(i, b));
+        if constexpr (kGated) out *= value(i + 1, b);
+        hidden[(static_cast<int64_t>(b) * n + first + i) / kPer] = from_float<T>(out);
+    }
+}

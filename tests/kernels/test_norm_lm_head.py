@@ -1,0 +1,136 @@
+"""norm_lm_head.cu against the reference: logits of the wanted rows, and each block's best token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from harness import (
+    ALL_MODES,
+    DTYPES,
+    FORMATS,
+    assert_as_close_as_torch,
+    assert_equal,
+    launcher,
+    make_matrix,
+    rng,
+    rounded,
+)
+from projections import NormKind, make_norm, to_numpy, torch_linear
+
+from eet_demo.engine.executors import reference
+from eet_demo.engine.executors.cuda.arrays import DType
+from eet_demo.engine.executors.cuda.matrices import WeightFormat, upload_dense
+from eet_demo.engine.executors.cuda.norm_lm_head import Candidates, instance, norm_lm_head
+from eet_demo.errors import UnsupportedError
+
+RESIDUAL_ROWS = 19
+
+
+@dataclass(frozen=True)
+class Result:
+    logits: np.ndarray
+    best_logits: np.ndarray
+    best_ids: np.ndarray
+    tile: int
+    expected: np.ndarray
+    by_torch: np.ndarray
+
+
+def run(
+    mode: str, rows: int, vocab: int, k: int, dtype: DType, weights: WeightFormat = "dense", *, kind: NormKind = "rms",
+    bias: bool = False, scale: float = 1.0, soft_cap: float | None = None, equal_tokens: int = 1, store: bool = True,
+) -> Result:  # fmt: skip
+    """`equal_tokens` neighbouring tokens share a weight row, so that their logits are equal; `store` false leaves the logits."""
+    device, random = launcher(mode), rng(rows, vocab, k)
+    matrix, weight = make_matrix(device, random, vocab, k, dtype, weights)
+    if equal_tokens > 1:
+        weight = np.repeat(weight[::equal_tokens], equal_tokens, axis=0)[:vocab]
+        matrix = upload_dense(device, weight, dtype)
+    residual = random.standard_normal((RESIDUAL_ROWS, k)).astype(np.float32)
+    wanted = random.permutation(RESIDUAL_ROWS)[:rows].astype(np.int32)
+    b = rounded(random.standard_normal(vocab), dtype) if bias else None
+    norm = make_norm(random, kind, k)
+    plan = instance(vocab, k, rows, dtype, weights, kind)[1]
+    logits = device.empty((rows, vocab), "float32")
+    best = Candidates(device.empty((rows, plan.blocks), "float32"), device.empty((rows, plan.blocks), "int32"))
+    norm_lm_head(
+        device, device.upload(residual, "float32"), device.upload(wanted, "int32"), norm.upload(device), matrix,
+        dtype=dtype, logits=logits if store else None, candidates=best, bias=None if b is None else device.upload(b, dtype),
+        scale=scale, soft_cap=soft_cap,
+    )  # fmt: skip
+    expected = reference.norm_lm_head(norm.apply(residual[wanted]), weight.astype(np.float64), b, scale, soft_cap)
+    z = to_numpy(torch_linear(norm.torch(torch.from_numpy(residual[wanted]), dtype), weight, b, dtype))
+    by_torch = reference.soft_cap(np.float32(scale) * z, soft_cap)
+    downloads = (device.download(array) for array in (logits, best.best_logits, best.best_ids))
+    return Result(*downloads, plan.tile, expected, by_torch)
+
+
+def assert_candidates(result: Result, context: str) -> None:
+    """Block by block: the highest of its stored logits and the lowest id that has it, to the bit."""
+    vocab = result.logits.shape[1]
+    for block in range(result.best_ids.shape[1]):
+        part = result.logits[:, block * result.tile : min(vocab, (block + 1) * result.tile)]
+        assert_equal(
+            result.best_ids[:, block], part.argmax(axis=1) + block * result.tile, f"{context} ids of block {block}"
+        )
+        assert_equal(result.best_logits[:, block], part.max(axis=1), f"{context} block {block}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [576, 1600, 4096, 12288])
+def test_norm_lm_head_takes_every_width(dtype: DType, k: int) -> None:
+    result = run("shuffled", 3, 101, k, dtype)
+    assert_as_close_as_torch(result.logits, result.expected, result.by_torch, f"{dtype} k={k}")
+    assert_candidates(result, f"{dtype} k={k}")
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16])
+@pytest.mark.parametrize("weights", FORMATS)
+def test_norm_lm_head_reads_every_format(weights: WeightFormat, rows: int) -> None:
+    result = run("plain", rows, 101, 768, "float16", weights)
+    assert_as_close_as_torch(result.logits, result.expected, result.by_torch, f"{weights} rows={rows}")
+    assert_candidates(result, f"{weights} rows={rows}")
+
+
+@pytest.mark.parametrize("rows", [2, 16])
+def test_norm_lm_head_adds_bias_scales_and_caps(rows: int) -> None:
+    result = run("shuffled", rows, 45, 576, "float32", kind="layer", bias=True, scale=0.5, soft_cap=5.0)
+    assert_as_close_as_torch(result.logits, result.expected, result.by_torch, f"rows={rows}")
+    assert np.abs(result.logits).max() <= 5.0
+    assert_candidates(result, f"rows={rows}")
+
+
+@pytest.mark.parametrize("rows", [1, 16])
+def test_norm_lm_head_gives_ties_to_the_lower_id(rows: int) -> None:
+    result = run("shuffled", rows, 8210, 64, "float16", equal_tokens=5)
+    assert result.tile >= 32, "a block must hold several equal tokens in different lanes"
+    assert_candidates(result, f"rows={rows}")
+    best = np.take_along_axis(result.best_ids, result.best_logits.argmax(axis=1)[:, None], axis=1)[:, 0]
+    assert_equal(best, result.logits.argmax(axis=1), "greedy from the candidates")
+
+
+def test_norm_lm_head_leaves_the_logits_where_candidates_are_enough() -> None:
+    stored, left = (run("plain", 3, 101, 576, "float16", store=store) for store in (True, False))
+    assert np.isnan(left.logits).all(), "logits written although none were asked for"
+    assert_equal(left.best_ids, stored.best_ids, "ids")
+    assert_equal(left.best_logits, stored.best_logits, "logits")
+
+
+@pytest.mark.parametrize("mode", ALL_MODES)
+@pytest.mark.parametrize(("rows", "weights"), [(3, "q8_0"), (16, "dense")])
+def test_norm_lm_head_is_clean_in_every_mode(mode: str, rows: int, weights: WeightFormat) -> None:
+    result = run(mode, rows, 29, 1600, "float16", weights, soft_cap=30.0)
+    assert_as_close_as_torch(result.logits, result.expected, result.by_torch, f"{mode} rows={rows}")
+    assert_candidates(result, f"{mode} rows={rows}")
+
+
+def test_norm_lm_head_refuses_what_it_lacks() -> None:
+    with pytest.raises(UnsupportedError, match="multiple of 8"):
+        run("plain", 1, 16, 111, "float32")
+    with pytest.raises(UnsupportedError, match="1 to 16"):
+        run("plain", 17, 16, 64, "float32")
+    with pytest.raises(ValueError, match="not positive"):
+        run("plain", 1, 16, 64, "float32", soft_cap=0.0)
