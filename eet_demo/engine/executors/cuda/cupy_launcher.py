@@ -1,4 +1,4 @@
-"""CuPy behind the launcher interface: kernels are compiled at run time for the GPU that is there."""
+"""CuPy behind the launcher interface: kernels compiled at run time for the GPU there is, or loaded as cubins."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType, from_host, to_host
+from eet_demo.engine.executors.cuda.cubins import CubinFolder
+from eet_demo.engine.executors.cuda.driver import Driver
 from eet_demo.engine.executors.cuda.launch import MAX_SHARED_BYTES, Argument, Instance, LaunchConfig, check_argument
-from eet_demo.engine.executors.cuda.sources import CUDA_SOURCES, read_source
+from eet_demo.engine.executors.cuda.nvrtc import cuda_include, refusal
+from eet_demo.engine.executors.cuda.sources import CUDA_SOURCES, Source, read_source
 from eet_demo.errors import KernelCompileError, UnsupportedError
 
 log = logging.getLogger(__name__)
 
-OPTIONS = ("--std=c++17",)
+OVERLAP_CAPABILITY = 90
+"""Programmatic dependent launch needs sm_90; below, `overlaps` changes nothing but time."""
 
 
 class CupyLauncher:
@@ -29,15 +34,27 @@ class CupyLauncher:
     Args:
         stream: returns the raw stream to launch on, read at every launch (a graph capture changes it); None uses CuPy's
             current one.
+        cubins: folder filled by the `gates` command; what it lacks for this GPU is compiled.
+        overlap: whether launches marked `overlaps` may really overlap.
         folder: where `<stem>.cu` lies.
 
     Raises:
         UnsupportedError: CuPy is not installed, or there is no GPU or driver.
     """
 
-    def __init__(self, stream: Callable[[], int] | None = None, folder: Path = CUDA_SOURCES) -> None:
-        self._cupy = _import_cupy()
+    def __init__(
+        self,
+        stream: Callable[[], int] | None = None,
+        cubins: Path | None = None,
+        overlap: bool = True,
+        folder: Path = CUDA_SOURCES,
+    ) -> None:
+        self._cupy, libcuda = _import_cupy()
+        self._driver = Driver(libcuda)
         self._stream = stream or (lambda: int(self._cupy.cuda.get_current_stream().ptr))
+        self._cubins = CubinFolder(cubins) if cubins else None
+        self.capability = int(self._cupy.cuda.Device().compute_capability)
+        self._overlap = overlap and self.capability >= OVERLAP_CAPABILITY
         self._folder = folder
         self._functions: dict[Instance, Any] = {}
 
@@ -46,15 +63,21 @@ class CupyLauncher:
             self._function(instance)
 
     def launch(self, instance: Instance, config: LaunchConfig, arguments: Sequence[Argument]) -> None:
+        for index, argument in enumerate(arguments):
+            check_argument(index, argument)
         function = self._function(instance)
-        if config.shared_bytes > MAX_SHARED_BYTES:
+        if config.shared_bytes > MAX_SHARED_BYTES and function.max_dynamic_shared_size_bytes < config.shared_bytes:
             function.max_dynamic_shared_size_bytes = config.shared_bytes
+        overlaps = config.overlaps and self._overlap
+        if config.cooperative or overlaps:
+            self._driver.launch(function.kernel.ptr, config.with_overlap(overlaps), self._stream(), arguments)
+            return
         function(
             config.grid,
             (config.threads, 1, 1),
-            tuple(_pack(index, argument) for index, argument in enumerate(arguments)),
+            tuple(map(_argument, arguments)),
             shared_mem=config.shared_bytes,
-            stream=_Stream(self._stream()),
+            stream=SimpleNamespace(ptr=self._stream()),
         )
 
     def empty(self, shape: tuple[int, ...], dtype: DType) -> DeviceArray:
@@ -84,49 +107,47 @@ class CupyLauncher:
         self._cupy.cuda.runtime.streamSynchronize(self._stream())
 
     def _function(self, instance: Instance) -> Any:
+        """One RawModule an instance: a model loads only what it uses."""
         if instance not in self._functions:
-            self._functions[instance] = self._compile(instance)
+            source = read_source(instance.stem, self._folder)
+            started = time.perf_counter()
+            function = self._from_cubin(source, instance) or self._compile(source, instance)
+            log.info("%s ready in %.2f s", instance.expression, time.perf_counter() - started)
+            self._functions[instance] = function
         return self._functions[instance]
 
-    def _compile(self, instance: Instance) -> Any:
-        """One RawModule an instance: a model loads only what it uses."""
-        source = read_source(instance.stem, self._folder)
-        started = time.perf_counter()
-        module = self._cupy.RawModule(code=source.text, options=OPTIONS, name_expressions=[instance.expression])
+    def _from_cubin(self, source: Source, instance: Instance) -> Any:
+        found = self._cubins.find(source, instance, f"sm_{self.capability}") if self._cubins else None
+        return self._cupy.RawModule(path=str(found.path)).get_function(found.symbol) if found else None
+
+    def _compile(self, source: Source, instance: Instance) -> Any:
+        options = ("--std=c++17", f"-I{cuda_include()}")
+        module = self._cupy.RawModule(code=source.text, options=options, name_expressions=[instance.expression])
         try:
-            function = module.get_function(instance.expression)
+            return module.get_function(instance.expression)
         except self._cupy.cuda.compiler.CompileException as error:
+            arch = f"sm_{self.capability}"
             raise KernelCompileError(
-                f"NVRTC refused {instance.expression}:\n{error.get_message()}\n{source.numbered()}\n"
-                f"repeat it with: python -m eet_demo.engine.executors.cuda.gates --instance {instance.expression!r}"
+                refusal("NVRTC", source, [instance.expression], error.get_message(), arch)
             ) from None
-        log.info("%s compiled or loaded in %.2f s", instance.expression, time.perf_counter() - started)
-        return function
 
 
-class _Stream:
-    """What CuPy needs of a stream: its pointer."""
-
-    def __init__(self, ptr: int) -> None:
-        self.ptr = ptr
-
-
-def _pack(index: int, argument: Argument) -> Any:
-    check_argument(index, argument)
+def _argument(argument: Argument) -> Any:
+    """What CuPy passes with the right width: a pointer as 8 bytes, a NumPy scalar as it is."""
     if argument is None:
         return np.uint64(0)
     return np.uint64(argument.pointer) if isinstance(argument, DeviceArray) else argument
 
 
-def _import_cupy() -> Any:
+def _import_cupy() -> tuple[Any, ctypes.CDLL]:
     try:
         cupy: Any = importlib.import_module("cupy")
     except ImportError as error:
         raise UnsupportedError(f"device 'cuda' needs CuPy: pip install 'cupy-cuda13x[ctk]' ({error})") from None
     try:
-        ctypes.CDLL("libcuda.so.1")
+        libcuda = ctypes.CDLL("libcuda.so.1")
         if cupy.cuda.runtime.getDeviceCount() > 0:
-            return cupy
+            return cupy, libcuda
         reason = "no device"
     except (OSError, cupy.cuda.runtime.CUDARuntimeError) as error:
         reason = str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Literal
 
@@ -11,6 +12,7 @@ from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.folding import Folding, fold_row
 from eet_demo.engine.executors.cuda.launch import Instance, LaunchConfig, Launcher, check_array
 from eet_demo.engine.executors.cuda.matrices import FORMAT_CODE, Matrix, WeightFormat, check_matrix
+from eet_demo.engine.spec import ModelSpec
 
 NormKind = Literal["none", "layer", "rms"]
 NORM_CODE: dict[NormKind, int] = {"none": 0, "layer": 1, "rms": 2}
@@ -22,6 +24,11 @@ def instance(dtype: DType, weights: WeightFormat, norm: NormKind, n: int) -> tup
     folding = fold_row(n, 4 if dtype == "float32" else 2)
     arguments = (dtype, FORMAT_CODE[weights], NORM_CODE[norm], folding.threads, folding.fold)
     return Instance("embed", arguments), folding
+
+
+def instances(spec: ModelSpec, dtype: DType, weights: WeightFormat) -> Iterator[Instance]:
+    """Every instance the model needs when its table is held in `weights`."""
+    yield instance(dtype, weights, spec.norm if spec.embedding_norm else "none", spec.hidden_size)[0]
 
 
 def embed(

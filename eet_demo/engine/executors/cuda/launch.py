@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -68,6 +68,9 @@ class LaunchConfig:
         if any(not 1 <= blocks <= limit for blocks, limit in zip(self.grid, MAX_GRID, strict=True)):
             raise UnsupportedError(f"a grid of {self.grid} blocks: at least 1 and at most {MAX_GRID} are supported")
 
+    def with_overlap(self, overlaps: bool) -> LaunchConfig:
+        return replace(self, overlaps=overlaps)
+
 
 class Launcher(Protocol):
     """Compiles and launches kernels on memory it allocated. Both implementations take the same calls."""
@@ -106,6 +109,15 @@ def check_argument(index: int, argument: Argument) -> None:
         f"kernel argument {index} is {argument!r} of {type(argument).__name__}: pass a DeviceArray, None or a scalar "
         "with its type (np.int32, np.uint32, np.int64, np.uint64, np.float32)"
     )
+
+
+def pack(argument: Argument) -> bytes:
+    """The argument as a kernel parameter's bytes."""
+    if argument is None:
+        return bytes(8)
+    if isinstance(argument, DeviceArray):
+        return argument.pointer.to_bytes(8, "little")
+    return argument.tobytes()
 
 
 def check_array(name: str, array: DeviceArray, shape: tuple[int | None, ...], *dtypes: str) -> None:

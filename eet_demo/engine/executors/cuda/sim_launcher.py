@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType, from_host, to_host
-from eet_demo.engine.executors.cuda.launch import Argument, Instance, LaunchConfig, check_argument
+from eet_demo.engine.executors.cuda.launch import Argument, Instance, LaunchConfig, check_argument, pack
 from eet_demo.engine.executors.cuda.sim_build import BUILD, SimBuilder, SimMode
 from eet_demo.engine.executors.cuda.sim_isolated import run_isolated
 from eet_demo.engine.executors.cuda.sources import CUDA_SOURCES
@@ -153,15 +153,6 @@ def _allocate(shape: tuple[int, ...], dtype: DType) -> DeviceArray:
 def _raw(array: DeviceArray) -> NDArray[np.uint8]:
     """The array's bytes, not copied."""
     return np.ctypeslib.as_array((ctypes.c_uint8 * array.nbytes).from_address(array.pointer))
-
-
-def pack(argument: Argument) -> bytes:
-    """The argument as a kernel parameter's bytes."""
-    if argument is None:
-        return bytes(8)
-    if isinstance(argument, DeviceArray):
-        return argument.pointer.to_bytes(8, "little")
-    return argument.tobytes()
 
 
 def check_signature(instance: Instance, signature: str, arguments: Sequence[Argument]) -> None:

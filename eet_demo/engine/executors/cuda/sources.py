@@ -18,6 +18,7 @@ CUDA_SOURCES = KERNELS / "cuda"
 SIM_SOURCES = KERNELS / "sim"
 
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
+_PLACE = re.compile(r"([\w./-]+\.cuh?)[(:](\d+)")
 _ONCE = re.compile(r"^\s*#\s*pragma\s+once\b")
 
 
@@ -27,17 +28,20 @@ class Source:
 
     stem: str
     text: str
+    files: dict[str, str]
 
     @property
     def digest(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
-    def numbered(self, around: int | None = None) -> str:
-        """The text with line numbers, or the twenty lines around one."""
-        lines = list(enumerate(self.text.splitlines(), 1))
-        if around is not None:
-            lines = lines[max(0, around - 10) : around + 10]
-        return "\n".join(f"{number:5} {line}" for number, line in lines)
+    def excerpt(self, log: str, around: int = 8) -> str:
+        """Numbered lines around the first place in one of our files that a compiler's log names."""
+        for match in _PLACE.finditer(log):
+            name, line = Path(match[1]).name, int(match[2])
+            if name in self.files:
+                numbered = list(enumerate(self.files[name].splitlines(), 1))[max(0, line - 1 - around) : line + around]
+                return "\n".join(f"{name}:{i:<5}{'>' if i == line else ' '} {text}" for i, text in numbered)
+        return ""
 
 
 def read_source(stem: str, folder: Path = CUDA_SOURCES) -> Source:
@@ -46,18 +50,18 @@ def read_source(stem: str, folder: Path = CUDA_SOURCES) -> Source:
     Raises:
         KernelCompileError: the file or one of its headers does not exist.
     """
-    seen: set[Path] = set()
+    files: dict[str, str] = {}
     lines: list[str] = []
-    _append(folder / f"{stem}.cu", folder, seen, lines)
-    return Source(stem, "\n".join(lines) + "\n")
+    _append(folder / f"{stem}.cu", folder, files, lines)
+    return Source(stem, "\n".join(lines) + "\n", files)
 
 
-def _append(path: Path, folder: Path, seen: set[Path], lines: list[str]) -> None:
+def _append(path: Path, folder: Path, files: dict[str, str], lines: list[str]) -> None:
     try:
         text = path.read_text()
     except OSError as error:
         raise KernelCompileError(f"kernel source {path} cannot be read: {error.strerror}") from None
-    seen.add(path)
+    files[path.name] = text
     lines.append(f'#line 1 "{path.name}"')
     for number, line in enumerate(text.splitlines(), 1):
         if _ONCE.match(line):
@@ -68,8 +72,8 @@ def _append(path: Path, folder: Path, seen: set[Path], lines: list[str]) -> None
             lines.append(line)
             continue
         header = _find(match[1], path, folder)
-        if header not in seen:
-            _append(header, folder, seen, lines)
+        if header.name not in files:
+            _append(header, folder, files, lines)
         lines.append(f'#line {number + 1} "{path.name}"')
 
 

@@ -1,0 +1,44 @@
+"""One stem, four places: a kernel, its launcher, its function in the reference, its test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eet_demo.engine.executors import reference, reference_many_rows
+from eet_demo.engine.executors.cuda.instances import launcher_of, stems
+from eet_demo.engine.executors.cuda.sources import CUDA_SOURCES
+
+ROOT = Path(__file__).parents[2]
+
+REFERENCE = {"attention_decode": "attention", "attention_prefill": "attention"}
+"""Kernels that are two ways to one function of the reference."""
+
+
+@pytest.mark.parametrize("stem", stems())
+def test_kernel_has_launcher_reference_and_test(stem: str) -> None:
+    launcher = launcher_of(stem)
+    assert callable(getattr(launcher, stem)), f"{stem}.py offers no function {stem}"
+    assert callable(launcher.instances)
+    text = (ROOT / "tests" / "kernels" / f"test_{stem}.py").read_text()
+    twins = [module for module in (reference, reference_many_rows) if hasattr(module, REFERENCE.get(stem, stem))]
+    assert twins, f"no reference function for {stem}"
+    assert any(module.__name__.rsplit(".", 1)[1] in text for module in twins), f"test_{stem}.py uses no reference"
+
+
+@pytest.mark.parametrize("stem", stems())
+def test_kernel_opens_with_the_header_block(stem: str) -> None:
+    head = (CUDA_SOURCES / f"{stem}.cu").read_text().split("#include", 1)[0]
+    places = [head.find(f"\n// {word}") for word in ("in: ", "out:", "launch:", "needs:", "moves:", "source:")]
+    assert head.startswith(f"// {stem}")
+    assert -1 not in places, f"{stem}.cu lacks a line of the header block"
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("stem", stems())
+def test_overlapping_launches_wait_for_their_predecessor(stem: str) -> None:
+    """A launch may overlap only if its kernel calls pdl_wait: otherwise it reads what is not yet written."""
+    kernel = (CUDA_SOURCES / f"{stem}.cu").read_text()
+    launcher = Path(str(launcher_of(stem).__file__)).read_text()
+    assert ("overlaps=True" in launcher) == ("pdl_wait()" in kernel)
