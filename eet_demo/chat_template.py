@@ -29,7 +29,7 @@ Message = Mapping[str, str]
 class _Generation(jinja2.ext.Extension):
     """`{% generation %}` marks an assistant's words for training; here its body is all that matters."""
 
-    tags = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
 
     def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)
