@@ -26,7 +26,7 @@ class Residency:
 
 
 def decide(lanes: Sequence[Lane], available_bytes: int) -> Residency:
-    """What fits: a lane that is loaded already needs nothing more; the others their estimate beyond their process.
+    """What fits: each lane needs its estimate, less what its worker holds already.
 
     Args:
         lanes: with their processes started, so that what a bare process weighs is already out of `available_bytes`.
@@ -38,7 +38,7 @@ def decide(lanes: Sequence[Lane], available_bytes: int) -> Residency:
     refused: dict[int, EetError] = {}
     for lane in lanes:
         try:
-            needed[lane.index] = 0 if lane.over or lane.resident else side_bytes(lane.options)
+            needed[lane.index] = 0 if lane.over else max(0, side_bytes(lane.options) - lane.held_bytes)
             if needed[lane.index] > available_bytes:
                 refused[lane.index] = _too_large(lane.options.side, needed[lane.index], available_bytes)
         except EetError as error:

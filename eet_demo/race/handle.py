@@ -72,6 +72,11 @@ class WorkerHandle:
     def loaded(self) -> bool:
         return self.config is not None
 
+    @property
+    def loading(self) -> bool:
+        """Asked for its weights and not there yet."""
+        return self._load_sent and not self.loaded
+
     def load(self) -> None:
         """Asks for the weights; a second call does nothing. `loaded` turns true when a poll has seen the answer."""
         if not self._load_sent:

@@ -85,7 +85,7 @@ class Lane:
         return values
 
     def ask_roofline(self, context: int, batch: int) -> Generator[None, None, Message]:
-        """`bandwidth_gb_s` and `bytes_per_step` from the side's own threads. Raises EetError."""
+        """`bytes_per_step`, and `bandwidth_gb_s` if the side can measure its own threads. Raises EetError."""
         yield from self._load()
         return (yield from self._ask({"cmd": "roofline", "context": context, "batch": batch}, "roofline"))
 
@@ -93,6 +93,12 @@ class Lane:
     def base_bytes(self) -> int | None:
         """Resident bytes of the worker before any weights; None while it is not known."""
         return self._handle.base_bytes if self._handle is not None else None
+
+    @property
+    def held_bytes(self) -> int:
+        """Resident bytes that the worker has taken beyond its bare process."""
+        sample = self._memory.sample() if self._memory is not None else {}
+        return max(0, sample.get("process", 0) - (self.base_bytes or 0))
 
     @property
     def resident(self) -> bool:
@@ -167,6 +173,9 @@ class Lane:
         if self._handle.base_bytes is None:
             self._state("loading", "starting a process of its own")
             yield from self._wait("imported")
+        if self._handle.loading:
+            # Begun before this race, it must not go on beside another side's clock.
+            yield from self._load_weights(self._handle)
 
     def _prepare(self) -> Waiting:
         yield from self._load()
@@ -176,15 +185,18 @@ class Lane:
         yield from self._start_process()
         handle = self._worker()
         if not handle.loaded:
-            begin_ns = time.perf_counter_ns()
-            self._state("loading", f"loading {self.options.dtype} weights")
-            handle.load()
-            yield from self._wait("loaded")
-            self.record.phase("loading", begin_ns, time.perf_counter_ns())
+            yield from self._load_weights(handle)
         if self.record.config is None:
             self.record.config = handle.config
             self._job.post({"kind": "config", "side": self.index, "config": handle.config})
         self._sample_memory(time.perf_counter_ns())
+
+    def _load_weights(self, handle: WorkerHandle) -> Waiting:
+        begin_ns = time.perf_counter_ns()
+        self._state("loading", f"loading {self.options.dtype} weights")
+        handle.load()
+        yield from self._wait("loaded")
+        self.record.phase("loading", begin_ns, time.perf_counter_ns())
 
     def _warm_up(self) -> Waiting:
         handle, request = self._worker(), self._warm_up_request()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from eet_demo.race.handle import WorkerHandle
 from eet_demo.sides import SideOptions
+from eet_demo.sides.names import parse_side
 
 
 class WorkerPool:
@@ -23,21 +25,16 @@ class WorkerPool:
         self._handles: list[WorkerHandle] = []
         self._lock = threading.Lock()
 
-    def resident(self, options: SideOptions) -> WorkerHandle | None:
-        """A live, idle worker of exactly these options that no lane has taken, if there is one."""
-        with self._lock:
-            free = (handle for handle in self._handles if handle.alive and not handle.busy and not handle.taken)
-            return next((handle for handle in free if handle.options == options), None)
-
     def acquire(self, options: SideOptions) -> WorkerHandle:
         """Takes a worker of these options: a resident one, or a fresh process that begins to import its libraries."""
-        handle = self.resident(options)
-        if handle is None:
-            handle = self._starter.submit(WorkerHandle, options).result()
-            with self._lock:
+        with self._lock:
+            free = (handle for handle in self._handles if handle.alive and not handle.busy and not handle.taken)
+            handle = next((handle for handle in free if same_worker(handle.options, options)), None)
+            if handle is None:
+                handle = self._starter.submit(WorkerHandle, options).result()
                 self._handles.append(handle)
-        handle.taken = True
-        return handle
+            handle.taken = True
+            return handle
 
     def replace(self, handle: WorkerHandle) -> None:
         """Kills a worker that does not answer and starts a fresh one that loads meanwhile, for the next race."""
@@ -59,7 +56,13 @@ class WorkerPool:
     def retain(self, wanted: Collection[SideOptions]) -> None:
         """Ends every worker that is dead, busy with something nobody waits for, or not one of `wanted`."""
         with self._lock:
-            surplus = [h for h in self._handles if not h.alive or h.busy or h.options not in wanted]
+            surplus = [
+                handle
+                for handle in self._handles
+                if not handle.alive
+                or handle.busy
+                or not any(same_worker(handle.options, options) for options in wanted)
+            ]
         for handle in surplus:
             self.end(handle)
 
@@ -70,3 +73,10 @@ class WorkerPool:
     def _forget(self, handle: WorkerHandle) -> None:
         with self._lock:
             self._handles = [kept for kept in self._handles if kept is not handle]
+
+
+def same_worker(one: SideOptions, other: SideOptions) -> bool:
+    """Whether a worker loaded for one also serves the other: stock allocates by the run, the engine when it loads."""
+    if parse_side(one.side).is_stock:
+        other = dataclasses.replace(other, max_batch=one.max_batch, max_context=one.max_context)
+    return one == other

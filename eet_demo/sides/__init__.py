@@ -76,12 +76,12 @@ class Roofline:
     """What the hardware would allow: bytes a decode step must move, and how fast these threads can move them.
 
     Args:
-        bandwidth_gb_s: 1e9 bytes a second, measured by the side's own threads.
         bytes_per_step: bytes one decode step moves for all rows: weights once, the KV cache as filled.
+        bandwidth_gb_s: 1e9 bytes a second, measured by the side's own threads; None for one that cannot.
     """
 
-    bandwidth_gb_s: float
     bytes_per_step: int
+    bandwidth_gb_s: float | None
 
 
 class Side(Protocol):
@@ -106,7 +106,7 @@ class Side(Protocol):
         """The roofline of a decode step with `context` filled slots in each of `batch` rows.
 
         Raises:
-            UnsupportedError: this side cannot measure its own threads.
+            UnsupportedError: this side moves no bytes.
         """
 
     def close(self) -> None:

@@ -159,7 +159,11 @@ class BaselineSide:
         return values
 
     def roofline(self, context: int, batch: int) -> Roofline:
-        raise UnsupportedError(f"{self._options.side} does not count its bytes; the engine's roofline is the reference")
+        """Every weight once, but for embeddings that are only looked up; and every key and value of the cache."""
+        head = self._model.get_output_embeddings().weight
+        tables = [module.weight for module in self._model.modules() if isinstance(module, torch.nn.Embedding)]
+        looked_up = sum(table.numel() * table.element_size() for table in tables if table is not head)
+        return Roofline(self._weights_bytes - looked_up + batch * context * self._slot_bytes(), None)
 
     def close(self) -> None:
         self._model = None

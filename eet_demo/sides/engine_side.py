@@ -118,7 +118,7 @@ class EngineSide:
 
     def roofline(self, context: int, batch: int) -> Roofline:
         engine = self._loaded()
-        return Roofline(engine.measure_bandwidth_gb_s(), engine.bytes_per_token(context, batch) * batch)
+        return Roofline(engine.bytes_per_token(context, batch) * batch, engine.measure_bandwidth_gb_s())
 
     def close(self) -> None:
         if self._engine is not None:

@@ -17,6 +17,7 @@ import pytest
 from eet_demo.errors import CheckpointError, MemoryPlanError, RequestError, SourceError
 from eet_demo.race.resources import RaceResources
 from eet_demo.race.runner import Race
+from eet_demo.race.setup import side_options
 from eet_demo.race.trace import Trace, validate_trace
 from eet_demo.records import RaceSettings
 from eet_demo.tokens import Tokenizer
@@ -122,6 +123,18 @@ def test_race_uses_workers_again_and_says_that_warm_up_is_skipped(race_resources
     assert "loading" in [phase["name"] for phase in longer["sides"][0]["phases"]], (
         "a larger request needs a larger plan"
     )
+
+
+def test_race_does_not_time_a_side_while_another_one_loads(race_resources: RaceResources, model_dir: Path) -> None:
+    settings = race_settings("scripted:rate=400", "scripted:load_s=1")
+    model = race_resources.model(model_dir)
+    race_resources.pool.preload(side_options(settings.sides[1], settings, model, race_resources.threads))
+    updates = run_race(race_resources, settings)
+    order = [(update["side"], update["state"]) for update in updates if update["kind"] == "state"]
+    last_load = max(index for index, entry in enumerate(order) if entry == (1, "loading"))
+    assert last_load < order.index((0, "prefilling"))
+    phases = trace_of(updates)["sides"][1]["phases"]
+    assert [phase["name"] for phase in phases].count("loading") == 1
 
 
 @pytest.mark.parametrize("at", ["waiting", "loading", "warming", "prefilling", "decoding"])
