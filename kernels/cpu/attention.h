@@ -25,7 +25,8 @@ namespace eet {
 
 constexpr int64_t kChunk = 64;                 // slots of a decode unit
 constexpr int64_t kSlots = 128;                // slots scored at a time; the row stride of scores
-constexpr int64_t kQueryRows = 4 * kTileRows;  // rows of a prefill unit
+constexpr int64_t kQueryRows = 12;             // rows of a prefill unit
+constexpr int64_t kRowSlots = 16;              // these rounded up to whole vectors
 constexpr int64_t kMaxHeadDim = 256;
 constexpr int64_t kPartialHead = 16;           // floats before a partial's values: max, sum, padding
 
@@ -76,21 +77,22 @@ inline void add_values(const CacheHead& cache, const float* weights, int64_t row
 // The running softmax of up to kQueryRows rows: for each, the highest score so far and the sum of e^(score - max).
 // A max of -infinity has seen nothing; arrays are whole vectors.
 struct Softmax {
-  alignas(64) float max[kQueryRows], sum[kQueryRows], shrink[kQueryRows];
+  alignas(64) float max[kRowSlots], sum[kRowSlots], shrink[kRowSlots];
 
   Softmax() {
-    std::fill(max, max + kQueryRows, -std::numeric_limits<float>::infinity());
-    std::fill(sum, sum + kQueryRows, 0.0f);
+    std::fill(max, max + kRowSlots, -std::numeric_limits<float>::infinity());
+    std::fill(sum, sum + kRowSlots, 0.0f);
   }
 
   // Turns the scores of `slots` slots from `first` into weights in place; row r weighs only slots of attended(r).
   // shrink[r] is then what sums over earlier slots must be multiplied by.
   template <class Attended>
   void absorb(const Model& model, float* scores, int64_t rows, int64_t first, int64_t slots, Attended attended) {
-    static_assert(kQueryRows % kLanes == 0, "rows fill whole vectors");
+    static_assert(std::max<int64_t>(kQueryRows, kTileRows) <= kRowSlots && kRowSlots % kLanes == 0, "rows fit");
+    static_assert(kQueryRows + kPanel <= kSlots, "every row attends to one of the first slots scored");
     const int64_t padded = ceil_div(slots, kPanel) * kPanel;
-    alignas(64) float previous[kQueryRows];
-    std::copy(max, max + kQueryRows, previous);
+    alignas(64) float previous[kRowSlots];
+    std::copy(max, max + kRowSlots, previous);
     for (int64_t r = 0; r < rows; ++r) {
       const Range range = attended(r);
       max[r] = std::fmax(max[r], scale_and_mask(model, scores + r * kSlots, padded, range.begin - first, range.end - first));
