@@ -127,7 +127,7 @@ def test_linear_residual_refuses_what_it_lacks() -> None:
         run("plain", 17, 16, 576, "float32")
     with pytest.raises(UnsupportedError, match="float64"):
         plan_gemv(16, 64, 1, "float64", "dense")  # type: ignore[arg-type]
+    device = launcher("plain")
+    matrix, _ = make_matrix(device, rng(1), 8, 64, "float32", "dense")
     with pytest.raises(ValueError, match="one of them"):
-        device = launcher("plain")
-        matrix, _ = make_matrix(device, rng(1), 8, 64, "float32", "dense")
         linear_residual(device, device.empty((1, 64), "float32"), matrix, dtype="float32")

@@ -43,7 +43,7 @@ def run(
     mode: str, rows: int, vocab: int, k: int, dtype: DType, weights: WeightFormat = "dense", *, kind: NormKind = "rms",
     bias: bool = False, scale: float = 1.0, soft_cap: float | None = None, equal_tokens: int = 1, store: bool = True,
 ) -> Result:  # fmt: skip
-    """`equal_tokens` neighbouring tokens share a weight row, so that their logits are equal; `store` false leaves the logits."""
+    """`equal_tokens` neighbouring tokens share a weight row, and so a logit; `store` false leaves the logits."""
     device, random = launcher(mode), rng(rows, vocab, k)
     matrix, weight = make_matrix(device, random, vocab, k, dtype, weights)
     if equal_tokens > 1:
@@ -58,8 +58,8 @@ def run(
     best = Candidates(device.empty((rows, plan.blocks), "float32"), device.empty((rows, plan.blocks), "int32"))
     norm_lm_head(
         device, device.upload(residual, "float32"), device.upload(wanted, "int32"), norm.upload(device), matrix,
-        dtype=dtype, logits=logits if store else None, candidates=best, bias=None if b is None else device.upload(b, dtype),
-        scale=scale, soft_cap=soft_cap,
+        dtype=dtype, logits=logits if store else None, candidates=best,
+        bias=None if b is None else device.upload(b, dtype), scale=scale, soft_cap=soft_cap,
     )  # fmt: skip
     expected = reference.norm_lm_head(norm.apply(residual[wanted]), weight.astype(np.float64), b, scale, soft_cap)
     z = to_numpy(torch_linear(norm.torch(torch.from_numpy(residual[wanted]), dtype), weight, b, dtype))
