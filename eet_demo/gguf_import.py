@@ -1,8 +1,8 @@
 """A GGUF file as a plain float32 Hugging Face folder, converted once and in bounded memory.
 
 `convert(gguf, folder)` writes `model.safetensors`, `config.json`, `generation_config.json`, `tokenizer.json` and
-`tokenizer_config.json`. Tensors are dequantised one at a time into a file whose header is written first, so the peak
-is one tensor and not one model.
+`tokenizer_config.json`. Tensors are dequantised piece by piece into a file whose header is written first, so the peak
+is one layer's matrix and not one model.
 
 What llama.cpp's converter changed is undone here (github.com/ggml-org/llama.cpp, convert_hf_to_gguf.py):
 - llama: rows of q and k are permuted from the half-split rotary layout to interleaved pairs, per head;
@@ -70,6 +70,7 @@ _LAYER_NAMES = {
 }
 _LAYER_PREFIX = {"llama": "model.layers", "gpt2": "transformer.h"}
 _CONV1D = ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight")
+_BLOCK_BYTES = 8 << 20
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)\.(weight|bias)")
 
 
@@ -140,20 +141,29 @@ class GgufFile:
             return f"{GLOBAL_NAMES[self.architecture][stem]}.{suffix}"
         raise CheckpointError(f"{self.path} has a tensor '{name}' that a {self.architecture} model does not have.")
 
-    def weight(self, tensor: GgufTensor) -> np.ndarray:
-        """float32 `tensor.shape`, C-contiguous, in Hugging Face's layout."""
-        try:
-            data = dequantize(tensor.data, tensor.kind).astype(np.float32, copy=False)
-        except NotImplementedError as error:
-            raise UnsupportedError(f"{self.path.name} stores {tensor.name} as {tensor.kind.name}: {error}") from error
+    def blocks(self, tensor: GgufTensor) -> Iterator[np.ndarray]:
+        """float32 of `tensor.shape` in Hugging Face's layout, C-contiguous, a few megabytes of rows at a time.
+
+        q and k of a llama and the matrices of a gpt2, whose rows change places, come whole.
+        """
         if self.architecture == "llama" and (".attn_q." in tensor.name or ".attn_k." in tensor.name):
             heads = self.num_heads if ".attn_q." in tensor.name else self.num_kv_heads
-            if data.shape[0] % (2 * heads):
-                raise CheckpointError(f"{self.path} has {data.shape[0]} rows in {tensor.name} for {heads} heads.")
-            data = unpermute(data, heads)
+            if tensor.shape[0] % (2 * heads):
+                raise CheckpointError(f"{self.path} has {tensor.shape[0]} rows in {tensor.name} for {heads} heads.")
+            yield np.ascontiguousarray(unpermute(self._floats(tensor, tensor.data), heads))
         elif self.architecture == "gpt2" and tensor.name.endswith(_CONV1D):
-            data = data.T
-        return np.ascontiguousarray(data).reshape(tensor.shape)
+            yield np.ascontiguousarray(self._floats(tensor, tensor.data).T)
+        else:
+            step = max(1, _BLOCK_BYTES // (4 * int(np.prod(tensor.shape[1:]))))
+            for start in range(0, tensor.shape[0], step):
+                yield self._floats(tensor, tensor.data[start : start + step])
+
+    def _floats(self, tensor: GgufTensor, rows: np.ndarray) -> np.ndarray:
+        """float32 of some rows of the tensor's data."""
+        try:
+            return dequantize(rows, tensor.kind).astype(np.float32, copy=False)
+        except NotImplementedError as error:
+            raise UnsupportedError(f"{self.path.name} stores {tensor.name} as {tensor.kind.name}: {error}") from error
 
     @property
     def num_heads(self) -> int:
@@ -218,8 +228,9 @@ def _write_safetensors(file: GgufFile, tensors: list[GgufTensor], target: Path, 
     with target.open("wb") as out:
         out.write(struct.pack("<Q", len(text)) + text)
         for tensor in tensors:
-            done += out.write(file.weight(tensor).data.cast("B"))
-            progress("convert", done, offset)
+            for block in file.blocks(tensor):
+                done += out.write(block.data.cast("B"))
+                progress("convert", done, offset)
         out.flush()
         os.fsync(out.fileno())
 
