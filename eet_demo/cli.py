@@ -62,7 +62,7 @@ def _progress_bars() -> Iterator[Callable[[str, int, int], None]]:
     """One bar a stage, on stderr; nothing at all when there was nothing to do."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     bars = Bars(*columns, console=Console(stderr=True))
-    tasks = {stage: bars.add_task(words, visible=False) for stage, words in _STAGES.items()}
+    tasks = {stage: bars.add_task(words, total=None, visible=False) for stage, words in _STAGES.items()}
 
     def report(stage: str, done: int, total: int) -> None:
         bars.start()
