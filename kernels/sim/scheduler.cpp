@@ -2,12 +2,6 @@
 #include "scheduler.h"
 #include "fiber.h"
 
-#include <csetjmp>
-#include <csignal>
-#include <cstdarg>
-#include <unistd.h>
-#include <xmmintrin.h>
-
 namespace sim {
 
 Machine machine;
@@ -27,7 +21,7 @@ static void fiber_main();
 
 // Makes room for `count` fibers. In race mode it makes them all, here, where nothing runs yet: memory that a thread mapped counts as
 // written by that thread.
-static void reserve_fibers(int count) {
+void reserve_fibers(int count) {
     if (count > fiber_capacity) {
         fiber_capacity = count;
         fibers = static_cast<Fiber**>(std::realloc(fibers, count * sizeof(Fiber*)));
@@ -92,16 +86,12 @@ static void resume(Thread* next, bool leaving) {
     enter(from, next->fiber, leaving);
 }
 
-#if defined(SIM_TSAN)
-static void* main_tsan;
-#endif
-
-static void leave_for_main() {
+void leave_for_main() {
     Fiber* from = sim_current->fiber;
     retire(from);
     sim_current = nullptr;
 #if defined(SIM_TSAN)
-    __tsan_switch_to_fiber(main_tsan, kTsanNoSync);
+    __tsan_switch_to_fiber(machine.tsan, kTsanNoSync);
 #endif
     enter(from, &main_fiber, true);
     __builtin_unreachable();
@@ -220,7 +210,7 @@ static int next_bit(uint32_t bits, int after) {   // the first set bit above `af
     return __builtin_ctz(above ? above : bits);
 }
 
-static Thread* pick_in(Warp* warp) { return thread_of(warp, next_bit(warp->runnable, warp->cursor)); }
+Thread* pick_in(Warp* warp) { return thread_of(warp, next_bit(warp->runnable, warp->cursor)); }
 
 // Stays in the warp while it can, whose stacks are in the cache; a random order leaves it now and then, as a scheduler would.
 Thread* pick_next(Warp* warp) {
@@ -237,43 +227,12 @@ Thread* pick_next(Warp* warp) {
     return nullptr;
 }
 
-// ---- the launch ----
-
-#if !defined(SIM_ISOLATED)
-// A wild address would end the Python process; here it becomes the launch's error. Works from any fiber: the handler has its own stack.
-static sigjmp_buf wild_access;
-static char signal_stack[64 * 1024];
-
-static void on_fault(int, siginfo_t* info, void*) {
-    std::snprintf(machine.message, sizeof machine.message,
-                  "invalid memory access at address %p by thread (%u,%u,%u) of block (%u,%u,%u); "
-                  "the address mode names the line", info->si_addr, threadIdx.x, threadIdx.y, threadIdx.z,
-                  blockIdx.x, blockIdx.y, blockIdx.z);
-    siglongjmp(wild_access, 1);
+// After a failure the threads are abandoned where they stood.
+void abandon_fibers() {
+    for (num_idle = 0; num_idle < num_fibers; ++num_idle) idle[num_idle] = fibers[num_idle];
 }
 
-struct FaultGuard {
-    struct sigaction old_segv, old_bus;
-    stack_t old_stack;
-    FaultGuard() {
-        stack_t stack = {};
-        stack.ss_sp = signal_stack;
-        stack.ss_size = sizeof signal_stack;
-        sigaltstack(&stack, &old_stack);
-        struct sigaction action = {};
-        action.sa_sigaction = on_fault;
-        action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-        sigaction(SIGSEGV, &action, &old_segv);
-        sigaction(SIGBUS, &action, &old_bus);
-    }
-    ~FaultGuard() {
-        sigaction(SIGSEGV, &old_segv, nullptr);
-        sigaction(SIGBUS, &old_bus, nullptr);
-        sigaltstack(&old_stack, nullptr);
-    }
-};
-#endif
-
+// Runs the blocks that are resident to their end.
 void run_resident() {
     machine.live = 0;
     for (int i = 0; i < machine.num_blocks; ++i) machine.live += machine.blocks[i]->num_threads;
@@ -285,137 +244,6 @@ void run_resident() {
     resume(pick_in(warp), false);
     if (machine.failed) return;
     for (int i = 0; i < machine.num_blocks; ++i) check_shared(machine.blocks[i]);
-}
-
-static void run_blocks(const Launch* launch) {
-    int total = launch->grid[0] * launch->grid[1] * launch->grid[2];
-    int resident = launch->cooperative ? total : 1;
-#if defined(SIM_TSAN)
-    resident = total;                // as threads of their own, so that a race between two blocks is one between two threads
-#endif
-    if (machine.capacity < resident) {
-        machine.blocks = static_cast<Block**>(std::realloc(machine.blocks, resident * sizeof(Block*)));
-        while (machine.capacity < resident) machine.blocks[machine.capacity++] = new_block();
-    }
-    machine.num_blocks = resident;
-    reserve_fibers(resident * launch->block[0] * launch->block[1] * launch->block[2]);
-    machine.spin_cursor = 0;
-    int* order = static_cast<int*>(std::malloc(total * sizeof(int)));
-    fill_order(order, total);
-    for (int i = 0; i < total && !machine.failed; ++i) {
-        uint32_t b = order[i];
-        uint3 index = {b % launch->grid[0], b / launch->grid[0] % launch->grid[1], b / launch->grid[0] / launch->grid[1]};
-        start_block(machine.blocks[i % resident], index);
-        if ((i + 1) % resident == 0) run_resident();
-    }
-    std::free(order);
-}
-
-extern "C" int sim_run(const Launch* launch, void (*kernel)(void*), void* arguments, char* message, size_t message_bytes) {
-    machine.launch = launch;
-    machine.kernel = kernel;
-    machine.arguments = arguments;
-    machine.failed = false;
-    machine.message[0] = 0;
-    machine.random = launch->seed * 0x9E3779B97F4A7C15ull + 1;
-    blockDim = {launch->block[0], launch->block[1], launch->block[2]};
-    gridDim = {launch->grid[0], launch->grid[1], launch->grid[2]};
-    fill_order(machine.lane_order, kWarpSize);
-#if defined(SIM_TSAN)
-    main_tsan = __tsan_get_current_fiber();
-#endif
-    unsigned rounding = _mm_getcsr();
-    _mm_setcsr(rounding | 0x8040);   // denormals are zero, in and out: CuPy compiles with -ftz=true
-#if defined(SIM_ISOLATED)
-    run_blocks(launch);
-#if defined(SIM_TSAN)
-    __tsan_acquire(&machine);
-#endif
-#else
-    FaultGuard guard;
-    if (sigsetjmp(wild_access, 1) == 0) run_blocks(launch);
-    else machine.failed = true;
-    if (machine.failed)              // the threads are abandoned where they stood
-        for (num_idle = 0; num_idle < num_fibers; ++num_idle) idle[num_idle] = fibers[num_idle];
-#endif
-    _mm_setcsr(rounding);
-    sim_current = nullptr;
-    std::snprintf(message, message_bytes, "%s", machine.message);
-    return machine.failed ? 1 : 0;
-}
-
-// ---- errors ----
-
-static void end_launch() {
-    machine.failed = true;
-#if defined(SIM_ISOLATED)
-    std::fprintf(stderr, "SIMULATOR: %s\n", machine.message);
-    std::fflush(nullptr);
-    _exit(3);
-#else
-    if (sim_current) leave_for_main();
-#endif
-}
-
-extern "C" void sim_fail(const char* format, ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    std::vsnprintf(machine.message, sizeof machine.message, format, arguments);
-    va_end(arguments);
-    end_launch();
-    std::abort();
-}
-
-extern "C" void sim_fail_at(Site site, const char* format, ...) {
-    int used = std::snprintf(machine.message, sizeof machine.message, "%s:%d: thread (%u,%u,%u) of block (%u,%u,%u): ",
-                             site.file, site.line, threadIdx.x, threadIdx.y, threadIdx.z, blockIdx.x, blockIdx.y, blockIdx.z);
-    va_list arguments;
-    va_start(arguments, format);
-    std::vsnprintf(machine.message + used, sizeof machine.message - used, format, arguments);
-    va_end(arguments);
-    end_launch();
-    std::abort();
-}
-
-static void append(const char* format, ...) {
-    size_t used = std::strlen(machine.message);
-    va_list arguments;
-    va_start(arguments, format);
-    std::vsnprintf(machine.message + used, sizeof machine.message - used, format, arguments);
-    va_end(arguments);
-}
-
-static bool same_wait(const Thread* a, const Thread* b) {
-    return a && b && a->site.line == b->site.line && a->what == b->what && !std::strcmp(a->site.file, b->site.file);
-}
-
-// Who waits where: consecutive threads of a block that wait at one place share a line.
-void report_deadlock() {
-    std::snprintf(machine.message, sizeof machine.message, "deadlock: no thread can get on");
-    for (int b = 0; b < machine.num_blocks; ++b) {
-        Block* block = machine.blocks[b];
-        Thread* first = nullptr;
-        int start = 0;
-        for (int i = 0; i <= block->num_threads; ++i) {
-            Thread* thread = nullptr;
-            for (int w = 0; w < block->num_warps && i < block->num_threads; ++w)
-                if (block->warps[w]->index == i / kWarpSize) thread = block->warps[w]->lanes[i % kWarpSize];
-            bool waits = thread && thread->state != State::kFinished && thread->state != State::kUnstarted;
-            if (first && (!waits || !same_wait(first, thread))) {
-                append("\n  threads %d..%d of block (%u,%u,%u) wait at %s:%d for %s", start, i - 1, block->index.x,
-                       block->index.y, block->index.z, first->site.file, first->site.line, first->what);
-                first = nullptr;
-            }
-            if (waits && !first) {
-                first = thread;
-                start = i;
-            }
-        }
-        if (block->num_finished) append("\n  %d threads of block (%u,%u,%u) have returned", block->num_finished,
-                                        block->index.x, block->index.y, block->index.z);
-    }
-    end_launch();
-    std::abort();
 }
 
 }  // namespace sim

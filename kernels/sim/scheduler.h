@@ -71,6 +71,7 @@ struct Machine {                     // the launch in progress
     int spin_cursor;                 // the thread that a spin wait last gave its turn to
     int lane_order[kWarpSize];
     uint64_t random;
+    void* tsan;                      // race mode: the thread that called sim_run
     bool failed;
     char message[8192];
 };
@@ -88,6 +89,10 @@ void start_block(Block* block, uint3 index);
 Block* new_block();
 void check_shared(Block* block);
 void run_resident();
+void reserve_fibers(int count);
+void abandon_fibers();
+void leave_for_main();               // does not return
+Thread* pick_in(Warp* warp);
 void check_lane_may_leave(Thread* thread);
 
 inline Thread* thread_of(Warp* warp, int position) { return &warp->threads[position]; }

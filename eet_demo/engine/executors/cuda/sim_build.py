@@ -32,7 +32,7 @@ MODE_FLAGS: dict[SimMode, tuple[str, ...]] = {
     "address": ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DSIM_ISOLATED", "-DSIM_ASAN"),
     "race": ("-O1", "-fsanitize=thread", "-DSIM_ISOLATED", "-DSIM_TSAN"),
 }
-RUNTIME = ("scheduler.cpp", "collectives.cpp")
+RUNTIME = ("launch.cpp", "scheduler.cpp", "blocks.cpp", "collectives.cpp", "report.cpp")
 
 
 class SimBuilder:

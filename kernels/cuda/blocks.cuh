@@ -1,0 +1,74 @@
+// What blocks and launches say to each other. Part of common.cuh.
+#pragma once
+
+// ---- between blocks ----
+
+__device__ __forceinline__ uint32_t ld_acquire(const uint32_t* address) {
+#if defined(__CUDACC__)
+    uint32_t value;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
+    return value;
+#else
+    return __atomic_load_n(address, __ATOMIC_ACQUIRE);
+#endif
+}
+
+__device__ __forceinline__ void st_release(uint32_t* address, uint32_t value) {
+#if defined(__CUDACC__)
+    asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+#else
+    __atomic_store_n(address, value, __ATOMIC_RELEASE);
+#endif
+}
+
+// Stores where the host reads while the kernel runs (mapped pinned memory): everything written before is visible first.
+__device__ __forceinline__ void st_system(int32_t* address, int32_t value) {
+#if defined(__CUDACC__)
+    asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+#else
+    __atomic_store_n(address, value, __ATOMIC_RELEASE);
+#endif
+}
+
+// True, in every thread, for the last of `num_blocks` blocks to call: what the others stored before is then visible to it. `counter`
+// starts at 0 and is 0 again afterwards. source: CUDA samples, threadFenceReduction.
+__device__ __forceinline__ bool is_last_block(uint32_t* counter, uint32_t num_blocks) {
+    SMEM(uint32_t, ticket, 1);
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        ticket[0] = atomicAdd(counter, 1u);
+        __threadfence();
+        if (ticket[0] == num_blocks - 1) atomicExch(counter, 0u);
+    }
+    __syncthreads();
+    return ticket[0] == num_blocks - 1;
+}
+
+// All blocks of a cooperative launch meet. `counter` starts at 0 and only grows, so it serves every barrier of every launch.
+__device__ __forceinline__ void grid_barrier(uint32_t* counter, uint32_t num_blocks) {
+    REQUIRE_COOPERATIVE();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        const uint32_t target = (atomicAdd(counter, 1u) / num_blocks + 1) * num_blocks;
+        SPIN_UNTIL(static_cast<int32_t>(ld_acquire(counter) - target) >= 0);
+        __threadfence();
+    }
+    __syncthreads();
+}
+
+// ---- launches that overlap (programmatic dependent launch, sm_90 and later; nothing elsewhere) ----
+
+// Before the first read of what the preceding kernel wrote.
+__device__ __forceinline__ void pdl_wait() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// Lets the following kernel start; it still waits, in its pdl_wait, for this one's end.
+__device__ __forceinline__ void pdl_trigger() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
