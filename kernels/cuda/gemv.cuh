@@ -123,7 +123,8 @@ template <typename T, int kFormat, int kBatch, int kGroups, int kSplit> struct G
     static constexpr int kChunk = kStageBytes / (kBatch * static_cast<int>(sizeof(T)));
     // For __launch_bounds__: as many blocks as leave a thread the registers it needs. ptxas' own choice spills where these do not.
     static constexpr int kRegisters = kTensor ? 128 : kBatch >= 8 ? 255 : kBatch >= 2 && kFormat != kDense ? 168 : 128;
-    static constexpr int kMinBlocks = 65536 / (kRegisters * kThreads) < 16 ? max(1, 65536 / (kRegisters * kThreads)) : 16;
+    static constexpr int kFitting = 65536 / (kRegisters * kThreads);
+    static constexpr int kMinBlocks = kFitting < 1 ? 1 : kFitting < 16 ? kFitting : 16;
     static constexpr int kSums = kTensor ? kBatch / 8 * 4 : kLaneRows * kBatch;
 
     Weights<T, kFormat> w;
