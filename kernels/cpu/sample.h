@@ -30,7 +30,12 @@ struct Candidate {
   float value;
   int32_t id;
 
-  bool before(const Candidate& other) const { return value > other.value || (value == other.value && id < other.id); }
+  // A NaN ranks before every number, as in NumPy's argmax: a broken model must show, and must not break the ranking.
+  bool before(const Candidate& other) const {
+    const bool nan = std::isnan(value), other_nan = std::isnan(other.value);
+    if (nan != other_nan) return nan;
+    return value > other.value || ((nan || value == other.value) && id < other.id);
+  }
 };
 
 constexpr Candidate kNoCandidate{-std::numeric_limits<float>::infinity(), std::numeric_limits<int32_t>::max()};
@@ -82,18 +87,20 @@ inline Vec gumbel(const int32_t* ids, const Step& step, int64_t index) {
 inline Candidate best_logit(const float* logits, Range ids) {
   Candidate best = kNoCandidate;
   int64_t id = ids.begin;
-  Vec values = splat(best.value);
-  IntVec winners = IntVec{} + best.id;
-  const IntVec lane = lane_index();
-  for (; id + kLanes <= ids.end; id += kLanes) {
-    const Vec x = load(logits + id);
-    const IntVec better = x > values;
-    values = better ? x : values;
-    winners = better ? lane + static_cast<int32_t>(id) : winners;
-  }
-  for (int i = 0; i < kLanes; ++i) {
-    const Candidate other{values[i], winners[i]};
-    if (other.before(best)) best = other;
+  if (ids.size() >= kLanes) {
+    Vec values = load(logits + id);
+    IntVec ids_here = lane_index() + static_cast<int32_t>(id), winners = ids_here;
+    for (id += kLanes; id + kLanes <= ids.end; id += kLanes) {
+      const Vec x = load(logits + id);
+      ids_here += kLanes;
+      const IntVec better = ~(x <= values) & (values == values);  // higher, or the lane's first NaN
+      values = better ? x : values;
+      winners = better ? ids_here : winners;
+    }
+    for (int i = 0; i < kLanes; ++i) {
+      const Candidate other{values[i], winners[i]};
+      if (other.before(best)) best = other;
+    }
   }
   for (; id < ids.end; ++id) {
     const Candidate other{logits[id], static_cast<int32_t>(id)};
@@ -137,8 +144,8 @@ inline int64_t cut(Candidate* list, int64_t count, int64_t keep, const Step& ste
   const auto mass = [&](int64_t i) { return std::exp(static_cast<double>(list[i].value - list[0].value)); };
   if (total == 0.0)
     for (int64_t i = 0; i < count; ++i) total += mass(i);
-  double before = 0.0;
-  int64_t kept = 0;
+  double before = mass(0);
+  int64_t kept = 1;
   for (; kept < count && before < step.top_p * total; ++kept) before += mass(kept);
   return kept;
 }

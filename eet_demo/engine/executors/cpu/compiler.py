@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eet_demo.errors import KernelCompileError
+from eet_demo.hardware import cpu_features, cpu_name
 
 SOURCES = Path(__file__).parents[4] / "kernels" / "cpu"
 DEFAULT_CACHE = Path.home() / ".cache" / "eet-demo" / "cpu"
@@ -69,24 +70,15 @@ def compile_library(compiler: str, flags: Sequence[str], source: Path, target: P
 
 
 def _key(compiler: str, flags: Sequence[str]) -> str:
-    """Hash of every source and header, the flags, the compiler's version and the CPU's features."""
+    """Hash of every source and header, the flags, the compiler's version and the CPU."""
     digest = hashlib.sha256()
     for path in sorted(SOURCES.iterdir()):
         if path.suffix in (".h", ".cpp"):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    for text in (*flags, compiler, version.stdout, platform.machine(), cpu_features()):
+    for text in (*flags, compiler, version.stdout, platform.machine(), cpu_name(), *sorted(cpu_features())):
         digest.update(text.encode() + b"\0")
     return digest.hexdigest()[:20]
-
-
-def cpu_features() -> str:
-    """The CPU's model and feature flags as the kernel lists them; what -march=native depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
-    except OSError:
-        return platform.processor()
-    return "\n".join(line for line in lines if line.startswith(("model", "flags", "Features", "CPU ", "vendor_id")))
 
 
 def _shortened(message: str) -> str:

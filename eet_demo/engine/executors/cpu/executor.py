@@ -70,7 +70,7 @@ class CpuExecutor:
         ops = len(self._program.ops)
         sampled = self.run_ops(step, 0, ops if len(step.wanted) else ops - 2)
         if self._debug:
-            self._arena.check_guards()
+            self.check_guards()
         return sampled
 
     def run_ops(self, step: Step, first: int, last: int) -> Int32:
@@ -108,6 +108,10 @@ class CpuExecutor:
     def view(self, name: str, shape: tuple[int, ...] | None = None) -> Float32:
         """A block of the arena as float32, for tests and the curious."""
         return self._arena.view(name, np.float32, shape)
+
+    def check_guards(self) -> None:
+        """Raises AssertionError when an op wrote past its block (debug plans only)."""
+        self._arena.check_guards()
 
     def measure_bandwidth_gb_s(self) -> float:
         """Best of a few passes in which the executor's threads read all weights."""
