@@ -13,6 +13,9 @@ from eet_demo.race.lane import Lane
 from eet_demo.sides import SideOptions
 from eet_demo.sides.names import parse_side
 
+STOCK_RUNTIME_BYTES = 64 << 20
+"""Thread pools and allocator arenas that appear with the first run: 40 to 60 MB with torch 2.13 on 2 threads."""
+
 ELEMENT_BYTES: Mapping[str, int] = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -26,7 +29,7 @@ class Residency:
 
 
 def decide(lanes: Sequence[Lane], available_bytes: int) -> Residency:
-    """What fits: each lane needs its estimate, less what its worker holds already.
+    """What fits: each lane needs its estimate, less what its worker holds; alone, it also has what the others hold.
 
     Args:
         lanes: with their processes started, so that what a bare process weighs is already out of `available_bytes`.
@@ -39,8 +42,9 @@ def decide(lanes: Sequence[Lane], available_bytes: int) -> Residency:
     for lane in lanes:
         try:
             needed[lane.index] = 0 if lane.over else max(0, side_bytes(lane.options) - lane.held_bytes)
-            if needed[lane.index] > available_bytes:
-                refused[lane.index] = _too_large(lane.options.side, needed[lane.index], available_bytes)
+            alone_bytes = available_bytes + sum(other.held_bytes for other in lanes if other is not lane)
+            if needed[lane.index] > alone_bytes:
+                refused[lane.index] = _too_large(lane.options.side, needed[lane.index], alone_bytes)
         except EetError as error:
             refused[lane.index] = error
     if len(refused) == len(lanes):
@@ -91,7 +95,7 @@ def stock_bytes(options: SideOptions) -> int:
     scores = slots * options.max_context * score_bytes
     logits = options.max_batch * config["vocab_size"] * (element + 4)
     weights = checkpoint_elements(folder) * element
-    return int(weights + layers * layer_kv + layer_kv + activations + scores + logits)
+    return int(weights + layers * layer_kv + layer_kv + activations + scores + logits + STOCK_RUNTIME_BYTES)
 
 
 _SIZES = (

@@ -8,6 +8,7 @@ sampling field is passed explicitly, so that both sides are asked for the same t
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,7 +73,13 @@ class BaselineSide:
     """One of the VARIANTS on one model folder."""
 
     def __init__(self, options: SideOptions) -> None:
+        """Imports the model's architecture too, so that a bare process weighs what it will; reads config.json only.
+
+        Raises:
+            CheckpointError: a folder whose config transformers cannot read.
+        """
         self._options = options
+        import_architecture(Path(options.model_path))
         self._model: Any = None
         self._stamper: Stamper | None = None
         self._weights_bytes = 0
@@ -199,6 +206,15 @@ class BaselineSide:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return int(2 * config.num_hidden_layers * heads * head_dim * DTYPES[self._options.dtype].itemsize)
+
+
+def import_architecture(folder: Path) -> None:
+    """Imports the modelling module of the folder's config class. Raises CheckpointError for a config of no class."""
+    try:
+        config = _TRANSFORMERS.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        importlib.import_module(type(config).__module__.replace(".configuration_", ".modeling_"))
+    except (OSError, ValueError, ImportError) as error:
+        raise CheckpointError(f"transformers cannot load {folder}: {error}") from error
 
 
 def special_ids_only(shipped: Any, vocab_size: int) -> Any:

@@ -93,10 +93,13 @@ class EngineSide:
         stream = self._loaded().stream(
             request.prompt_ids, request.new_tokens, request.sampling, request.stop_token_ids, on_prefill
         )
+        decoding = False
         try:
             for step in stream:
                 sink.tokens(step.time_ns, step.token_ids)
-                self._cached_slots += len(step.token_ids) - step.token_ids.count(None)
+                if decoding:  # the prefill's token is cached by the step that is fed with it
+                    self._cached_slots += len(step.token_ids) - step.token_ids.count(None)
+                decoding = True
                 if sink.stopped:
                     raise StopRun
         finally:

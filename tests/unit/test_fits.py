@@ -1,0 +1,133 @@
+"""Who fits in memory: decided from plans and estimates, with the figures in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from eet_demo.errors import CheckpointError, MemoryPlanError, UnsupportedError
+from eet_demo.race import fits
+from eet_demo.race.fits import Residency, checkpoint_elements, decide, stock_bytes
+from eet_demo.race.handle import WorkerHandle
+from eet_demo.race.lane import Lane
+from eet_demo.race.pool import same_worker
+from eet_demo.sides import SideOptions
+
+OPTIONS = SideOptions("stock", "", "cpu", "float32", "dense", 2, 1, 100)
+
+
+@dataclasses.dataclass
+class FakeLane:
+    """The part of a lane that the decision looks at; `needs` is what its side would take."""
+
+    index: int
+    needs: int | Exception
+    held_bytes: int = 0
+    over: bool = False
+
+    @property
+    def options(self) -> SideOptions:
+        return dataclasses.replace(OPTIONS, side=("stock", "engine")[self.index], max_context=self.index)
+
+
+@pytest.fixture
+def choose(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def run(available: int, *lanes: FakeLane) -> Residency:
+        def side_bytes(options: SideOptions) -> int:
+            needs = lanes[options.max_context].needs
+            if isinstance(needs, Exception):
+                raise needs
+            return needs
+
+        monkeypatch.setattr(fits, "side_bytes", side_bytes)
+        return decide(cast(list[Lane], list(lanes)), available)
+
+    return run
+
+
+def test_both_stay_when_both_fit(choose: Any) -> None:
+    assert choose(100, FakeLane(0, 60), FakeLane(1, 40)) == Residency(True)
+
+
+def test_each_loads_for_its_turn_when_only_one_fits(choose: Any) -> None:
+    found = choose(99, FakeLane(0, 60), FakeLane(1, 40))
+    assert not found.resident
+    assert "each is loaded for its turn" in found.notes[0]
+    assert found.refused == {}
+
+
+def test_what_a_worker_holds_already_is_not_needed_again(choose: Any) -> None:
+    assert choose(10, FakeLane(0, 60, held_bytes=60), FakeLane(1, 40, held_bytes=35)).resident
+
+
+def test_a_side_fits_alone_when_the_other_ones_worker_can_be_unloaded(choose: Any) -> None:
+    found = choose(10, FakeLane(0, 60), FakeLane(1, 55, held_bytes=55))
+    assert not found.resident
+    assert found.refused == {}
+
+
+def test_a_side_too_large_is_refused_with_the_figures_and_the_other_runs(choose: Any) -> None:
+    found = choose(50_000_000, FakeLane(0, 60_000_000), FakeLane(1, 40_000_000))
+    assert found.resident
+    assert set(found.refused) == {0}
+    assert "stock needs 60,000,000 bytes" in str(found.refused[0])
+    assert "50,000,000" in str(found.refused[0])
+
+
+def test_a_side_that_cannot_be_planned_is_refused_by_its_own_error(choose: Any) -> None:
+    error = UnsupportedError("model architecture 'mamba' is not supported")
+    assert choose(100, FakeLane(0, 60), FakeLane(1, error)).refused == {1: error}
+
+
+def test_nothing_fits_is_an_error_before_anything_is_loaded(choose: Any) -> None:
+    with pytest.raises(MemoryPlanError, match=r"needs 60 bytes .* 30 "):
+        choose(30, FakeLane(0, 60), FakeLane(1, 40))
+
+
+def test_stock_estimate_holds_for_the_default_model(model_dir: Path) -> None:
+    """Weights are exact; the rest grows with what drives it: the context, a batch's mask, eager attention's scores."""
+    base = dataclasses.replace(OPTIONS, model_path=str(model_dir), max_context=1024)
+    assert checkpoint_elements(model_dir) == 134_515_008
+    weights = 4 * checkpoint_elements(model_dir)
+    assert weights < stock_bytes(base) < weights + 300_000_000
+    kv = 2 * 30 * 3 * 64 * 4 * 1024
+    longer = stock_bytes(dataclasses.replace(base, max_context=2048)) - stock_bytes(base)
+    assert longer > kv
+    eager = stock_bytes(dataclasses.replace(base, side="stock-eager")) - stock_bytes(base)
+    assert eager >= 9 * 1024 * 1024 * 4
+    assert stock_bytes(dataclasses.replace(base, dtype="bfloat16")) < stock_bytes(base) * 0.6
+
+
+@pytest.mark.parametrize("content", [b"", b"\x05\x00\x00\x00\x00\x00\x00\x00{bad}", b"\x10" * 4])
+def test_a_broken_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        checkpoint_elements(tmp_path)
+
+
+def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8}))
+    with pytest.raises(CheckpointError, match=r"no \*\.safetensors"):
+        checkpoint_elements(tmp_path)
+
+
+def test_stock_worker_serves_any_context_and_an_engine_worker_only_its_own() -> None:
+    larger = dataclasses.replace(OPTIONS, max_context=200, max_batch=4)
+    assert same_worker(OPTIONS, larger)
+    assert not same_worker(OPTIONS, dataclasses.replace(larger, dtype="bfloat16"))
+    assert not same_worker(*(dataclasses.replace(each, side="engine") for each in (OPTIONS, larger)))
+
+
+def test_handle_is_not_loaded_before_it_says_so() -> None:
+    handle = WorkerHandle(dataclasses.replace(OPTIONS, side="scripted"))
+    try:
+        assert not handle.loading
+        handle.load()
+        assert handle.loading
+        assert not handle.loaded
+    finally:
+        handle.kill()
