@@ -10,6 +10,7 @@ from harness import ALL_MODES, ORDERS, launcher, rng
 from numpy.typing import NDArray
 
 from eet_demo.engine import sampling as definition
+from eet_demo.engine.executors import reference_many_rows as reference
 from eet_demo.engine.executors.cuda.launch import Launcher
 from eet_demo.engine.executors.cuda.sample import SampleState, pack_settings, sample
 from eet_demo.errors import UnsupportedError
@@ -81,7 +82,7 @@ def check_case(mode: str, seed: int) -> None:
     logits, settings = random_case(seed)
     steps, request_rows = [seed % 1000, 3], [seed % 16, 0]
     rows = Rows(launcher(mode), 2, steps=steps, request_rows=request_rows)
-    wanted = [definition.sample(logits[i], settings, steps[i], request_rows[i]) for i in range(2)]
+    wanted = reference.sample(logits, settings, steps, request_rows)
     actual = rows.sample(logits, settings)
     assert actual == wanted, f"{mode} case {seed}: {actual}, expected {wanted}; {settings}, vocab {logits.shape[1]}"
 
@@ -111,10 +112,21 @@ def test_sample_top_p_of_equals_keeps_the_lower_ids(top_p: float) -> None:
     assert drawn == kept == set(range(len(kept)))
 
 
+def test_sample_top_p_mass_is_exact() -> None:
+    """Targets 1e-10 before and behind the sums of masses: float32 exponentials would keep one token more, or fewer."""
+    logits = rng(8).normal(0, 0.5, (1, 6)).astype(np.float32)
+    ranked = np.sort(logits[0].astype(np.float64))[::-1]
+    shares = np.cumsum(np.exp(ranked - ranked[0]))[:-1] / np.exp(ranked - ranked[0]).sum()
+    for share in shares:
+        for settings in (Sampling(1.0, 0, share * (1 + sign * 1e-10), seed) for sign in (-1, 1) for seed in range(20)):
+            wanted = definition.sample(logits[0], settings, 0, 0)
+            assert Rows(launcher("plain"), 1).sample(logits, settings) == [wanted], settings
+
+
 def test_sample_takes_the_first_nan_as_numpy_does() -> None:
     """A broken model is to be seen, not to send an id outside the vocabulary into the next step."""
-    logits = np.array([[1, np.nan, 2, np.nan], [np.nan] * 4], np.float32)
-    assert Rows(launcher("plain"), 2).sample(logits, GREEDY) == [1, 0]
+    logits = np.array([[1, -np.nan, 2, np.nan], [np.nan] * 4], np.float32)
+    assert Rows(launcher("plain"), 2).sample(logits, GREEDY) == reference.sample(logits, GREEDY, [0, 0], [0, 1])
     assert all(0 <= token < 4 for token in Rows(launcher("plain"), 2).sample(logits, Sampling(1.0, 2, 0.5)))
 
 
@@ -134,6 +146,7 @@ def test_sample_greedy_from_candidates(mode: str) -> None:
     device = launcher(mode)
     best_logits = rng(4).integers(0, 9, (16, 700)).astype(np.float32)
     best_ids = np.stack([rng(5, row).permutation(10_000)[:700] for row in range(16)])
+    best_logits[::2, -1] = 9
     count = 3 if mode == "race" else 16
     best = {
         "best_logits": device.upload(best_logits[:count], "float32"),
@@ -158,7 +171,7 @@ def test_sample_generation_advances_until_stop_tokens() -> None:
     device, settings = launcher("plain"), Sampling(1.0, seed=9)
     rows = Rows(device, 3, ring_size=2, steps=[0, 0, 0], request_rows=[2, 0, 1])
     logits = rng(7).normal(size=(5, 3, 50)).astype(np.float32)
-    wanted = [[definition.sample(logits[t][i], settings, t, r) for i, r in enumerate((2, 0, 1))] for t in range(5)]
+    wanted = [reference.sample(logits[t], settings, [t] * 3, [2, 0, 1]) for t in range(5)]
     stops = [wanted[1][0], wanted[3][2]]
     ended, expected = [False] * 3, []
     for tokens in wanted:

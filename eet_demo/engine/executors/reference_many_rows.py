@@ -6,13 +6,15 @@ to slots cache_starts[b] .. of row cache_rows[b] of a cache (max_batch, num_kv_h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from eet_demo.engine import sampling
 from eet_demo.engine.executors import reference
 from eet_demo.engine.executors.reference import Array
 from eet_demo.engine.spec import Activation, NormKind
+from eet_demo.records import Sampling
 
 
 def add_norm(
@@ -88,3 +90,11 @@ def dequantise(quants: Array, scales: Array, minima: Array | None) -> Array:
     blocks = quants.reshape(*scales.shape, -1).astype(np.float32) * scales.astype(np.float32)[..., None]
     values = blocks if minima is None else blocks + minima.astype(np.float32)[..., None]
     return values.reshape(quants.shape)
+
+
+def sample(logits: Array, settings: Sampling, steps: Sequence[int], request_rows: Sequence[int]) -> list[int]:
+    """The token drawn for each row of logits (rows, vocab_size), which has its own step and row of the request."""
+    return [
+        sampling.sample(row, settings, step, request_row)
+        for row, step, request_row in zip(logits, steps, request_rows, strict=True)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -11,6 +12,8 @@ import numpy as np
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.folding import ceil_div
 from eet_demo.engine.executors.cuda.launch import Instance, LaunchConfig, Launcher, check_array
+from eet_demo.engine.executors.cuda.matrices import WeightFormat
+from eet_demo.engine.spec import ModelSpec
 from eet_demo.errors import UnsupportedError
 
 THREADS = 128
@@ -23,6 +26,7 @@ MAX_CONTEXT = 131072
 NO_WINDOW = 2**30
 
 Partition = Literal["split", "stream"]
+PARTITIONS: tuple[Partition, ...] = ("split", "stream")
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,13 @@ def instance(
     if dtype not in ("float32", "float16", "bfloat16"):
         raise UnsupportedError(f"attention in {dtype}; supported: float32, float16, bfloat16")
     return Instance("attention_decode", (dtype, head_dim, heads, soft_cap, partition == "stream", tile, THREADS))
+
+
+def instances(spec: ModelSpec, dtype: DType, weights: WeightFormat) -> Iterator[Instance]:
+    """One a partition: window, ALiBi and scale are arguments."""
+    heads = head_tiling(spec.num_heads, spec.num_kv_heads).heads
+    for partition in PARTITIONS:
+        yield instance(dtype, spec.head_dim, heads, spec.attention_soft_cap is not None, partition)
 
 
 def attention_decode(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eet_demo.engine.executors.cuda.arrays import DeviceArray
+from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.launch import Instance, LaunchConfig, Launcher, check_array
+from eet_demo.engine.executors.cuda.matrices import WeightFormat
+from eet_demo.engine.spec import ModelSpec
 from eet_demo.errors import UnsupportedError
 from eet_demo.records import Sampling
 
@@ -39,6 +42,11 @@ class SampleState:
     request_rows: DeviceArray
     finished: DeviceArray
     sequences: DeviceArray
+
+
+def instances(spec: ModelSpec, dtype: DType, weights: WeightFormat) -> Iterator[Instance]:
+    """The one there is."""
+    yield INSTANCE
 
 
 def pack_settings(sampling: Sampling) -> NDArray[np.uint32]:

@@ -1,0 +1,75 @@
+"""Faults planted in kernels/cuda/attention_decode.cu, each with the test that must notice it: find, replace, test."""
+
+from __future__ import annotations
+
+_TEST = "tests/kernels/test_attention_decode.py::test_attention_decode_"
+
+MUTATIONS = (
+    # bounds
+    ("end(position + 1) {}", "end(position) {}", _TEST + "batches"),
+    ("end(position + 1) {}", "end(position + 2) {}", _TEST + "batches"),
+    ("max(0, position - window + 1)", "max(0, position - window)", _TEST + "options"),
+    ("max(0, position - window + 1)", "max(0, position - window + 2)", _TEST + "options"),
+    ("(end - begin + kTile - 1) / kTile", "(end - begin) / kTile", _TEST + "every_shape"),
+    ("if (valid && vector < vectors)", "if (valid && vector <= vectors)", _TEST + "every_shape"),
+    ("lane_id() < kLanes && d < kHeadDim", "lane_id() < kLanes", _TEST + "every_shape"),
+    # strides and offsets
+    (
+        "* num_kv_heads + kv_head) * max_context * kHeadDim",
+        "* num_kv_heads + kv_head) * (max_context - 1) * kHeadDim",
+        _TEST + "batches",
+    ),
+    (
+        "* num_kv_heads + kv_head) * max_context * kHeadDim",
+        "* num_heads + kv_head) * max_context * kHeadDim",
+        _TEST + "batches",
+    ),
+    ("static_cast<int64_t>(cache_rows[piece.row])", "static_cast<int64_t>(cache_rows[0])", _TEST + "batches"),
+    ("const int64_t cache_at", "const int cache_at", _TEST + "offsets_are_64_bits_wide"),
+    ("head = kv_head * group + in_group,", "head = kv_head * group,", _TEST + "every_shape"),
+    ("min(kHeads, group - in_group)", "kHeads", _TEST + "every_shape"),
+    # the softmax
+    ("l[h] *= keep;", "", _TEST + "options"),
+    ("acc[h][i] *= keep;", "", _TEST + "options"),
+    ("l = l * keep + other_l * take;", "l = l * keep + other_l;", _TEST + "options"),
+    ("query[h][i] = scale *", "query[h][i] = (scale > 0.0f ? 1.0f : scale) *", _TEST + "every_shape"),
+    ("static_cast<float>(position - slot)", "static_cast<float>(position - slot + slot % 2)", _TEST + "options"),
+    ("slopes ? slopes + head : nullptr", "slopes + piece.pair", _TEST + "options"),
+    ("sum = soft_cap * tanhf(sum / soft_cap);", "sum = tanhf(sum / soft_cap);", _TEST + "options"),
+    (
+        "exp2f(score[u][h] - top) : 0.0f;",
+        "to_float(from_float<T>(exp2f(score[u][h] - top))) : 0.0f;",
+        _TEST + "every_shape",
+    ),
+    # pieces and their merge
+    ("for (int w = 0; w < kWarps; ++w) {", "for (int w = 0; w < kWarps - 1; ++w) {", _TEST + "batches"),
+    ("part < piece.parts; ++part", "part < piece.parts - 1; ++part", _TEST + "any_number_of_blocks"),
+    (
+        "for (int offset = kLanes; offset < kWarp; offset *= 2)",
+        "for (int offset = kLanes; offset < kWarp / 2; offset *= 2)",
+        _TEST + "batches",
+    ),
+    ("(block + 1) / parts));", "(block + 1) / (parts + 1)));", _TEST + "any_number_of_blocks"),
+    ("* gridDim.y + pair) * gridDim.x;", "* gridDim.y + pair) * parts;", _TEST + "any_number_of_blocks"),
+    (
+        "(piece.row) * pairs + piece.pair, piece.parts)",
+        "(piece.row) + piece.pair, piece.parts)",
+        _TEST + "any_number_of_blocks",
+    ),
+    ("(start + 1) * blocks - 1) / total", "start * blocks / total)", _TEST + "any_number_of_blocks"),
+    (
+        "2 * first_block + 1, 2 * first_block, 2}",
+        "2 * first_block, 2 * first_block, 2}",
+        _TEST + "any_number_of_blocks",
+    ),
+    ("at = end;", "at = stop;", _TEST + "any_number_of_blocks"),
+    ("row_start = row_stop;", "row_start += tiles;", _TEST + "any_number_of_blocks"),
+    # barriers and tickets
+    (
+        "soft_cap, block_m, block_l, block_acc);\n    __syncthreads();",
+        "soft_cap, block_m, block_l, block_acc);",
+        _TEST + "is_clean_in_every_mode",
+    ),
+    ("__syncthreads();   // block_acc is free for the next piece", "", _TEST + "is_clean_in_every_mode"),
+    ("piece.pair, piece.parts)) return;", "piece.pair, piece.parts - 1)) return;", _TEST + "is_clean_in_every_mode"),
+)
