@@ -65,7 +65,7 @@ def test_draws_equal_the_definition(name: str) -> None:
 
 @pytest.mark.parametrize("sampling", [GREEDY, *DRAWS.values()])
 def test_nan_logits_give_an_id_of_the_vocabulary(sampling: Sampling) -> None:
-    """Broken weights end in wrong tokens, never in a read outside the embedding; greedy picks the first, as NumPy does."""
+    """Broken weights end in wrong tokens, never in a read outside the embedding; greedy takes the first, as NumPy."""
     with rig(llama(), 2) as loaded:
         logits = np.random.default_rng(0).normal(0, 1, (3, 331)).astype(np.float32)
         logits[0] = np.nan

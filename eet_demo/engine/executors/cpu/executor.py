@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +33,15 @@ GREEDY = Sampling()
 class CpuExecutor:
     """Owns the arena, the lowered program and the threads; the calling thread is one of them."""
 
-    def __init__(self, program: p.Program, plan: Plan, options: EngineOptions, cache: Path = DEFAULT_CACHE) -> None:
-        """Compiles at first use.
+    def __init__(
+        self,
+        program: p.Program,
+        plan: Plan,
+        options: EngineOptions,
+        cache: Path = DEFAULT_CACHE,
+        flags: Sequence[str] = (),
+    ) -> None:
+        """Compiles at first use, with `flags` beside the usual ones (a sanitizer's, say).
 
         Raises:
             UnsupportedError: a feature of the model the executor lacks, or a thread count it cannot serve.
@@ -43,7 +51,7 @@ class CpuExecutor:
         self.threads = _threads(options)
         self._program, self._plan, self._spec = program, plan, program.spec
         self._debug = options.debug
-        self._library = records.open_library(library(cache))
+        self._library = records.open_library(library(cache, flags))
         self._arena = HostArena(plan, options.debug)
         self._base = self._arena.bytes.ctypes.data
         self._frequencies = self._spec.rotary_frequencies()
