@@ -58,6 +58,7 @@ class Lane:
         self.options = options
         self.record = record
         self.over = False
+        self.error: EetError | None = None
         self._job = job
         self._handle: WorkerHandle | None = None
         self._memory: ProcessMemory | None = None
@@ -105,6 +106,10 @@ class Lane:
         """True while the worker holds the weights."""
         return self._handle is not None and self._handle.alive and self._handle.loaded
 
+    def renew(self, record: SideRecord) -> None:
+        """Measures into `record` from now on: another run of the same side."""
+        self.record = record
+
     def wait_for(self, detail: str) -> None:
         """Says on the page what this lane waits for."""
         if not self.over:
@@ -118,7 +123,7 @@ class Lane:
 
     def fail(self, error: EetError) -> None:
         """This side does not run any further, and why. The worker stays only if it is sound."""
-        self.over = True
+        self.over, self.error = True, error
         self.record.error = {"message": str(error), "remedy": error.remedy}
         self._job.post({"kind": "error", "side": self.index, **self.record.error})
         self._state("failed", str(error))
@@ -225,7 +230,7 @@ class Lane:
             yield from self._ask({"cmd": "run", "request": as_json(self._job.request), "warm_up": False}, "finished")
         finally:
             self._memory_due_ns = 0
-            self._sample_memory(time.perf_counter_ns())
+            self._sample_memory(time.perf_counter_ns(), unique=True)
             self.record.finish(time.perf_counter_ns())
         self._state("done", "finished")
 
@@ -280,12 +285,12 @@ class Lane:
             self.record.add_progress(event["time_ns"], event["done"], event["total"])
             self._job.post({"kind": "progress", "side": self.index, "done": event["done"], "total": event["total"]})
 
-    def _sample_memory(self, now_ns: int) -> None:
+    def _sample_memory(self, now_ns: int, unique: bool = False) -> None:
         """Every MEMORY_EVERY_NS: what the system says of the process beside what the side says of its own regions."""
         if self._memory is None or now_ns < self._memory_due_ns:
             return
         self._memory_due_ns = now_ns + MEMORY_EVERY_NS
-        kinds = {**self._memory.sample(), **self._worker().kinds}
+        kinds = {**self._memory.sample(unique), **self._worker().kinds}
         if "process" not in kinds:
             return
         self.record.add_memory(now_ns, kinds)

@@ -54,8 +54,12 @@ class ProcessMemory:
         self._process = psutil.Process(pid)
         self._gpu = GpuMemory() if GpuMemory.available() else None
 
-    def sample(self) -> dict[str, int]:
-        """`process` (RSS), `process_peak` (VmHWM) and, with a GPU, NVML's; empty once the process is gone."""
+    def sample(self, unique: bool = False) -> dict[str, int]:
+        """`process` (RSS), `process_peak` (VmHWM) and, with a GPU, NVML's; empty once the process is gone.
+
+        Args:
+            unique: also `process_unique` (USS), which walks all pages: outside the clocks.
+        """
         try:
             kinds = {"process": int(self._process.memory_info().rss)}
         except psutil.NoSuchProcess:
@@ -63,6 +67,9 @@ class ProcessMemory:
         peak = process_peak_bytes(self._pid)
         if peak:
             kinds["process_peak"] = peak
+        uss = process_unique_bytes(self._pid) if unique else None
+        if uss is not None:
+            kinds["process_unique"] = uss
         return kinds | dict(self._gpu.sample(self._pid) if self._gpu is not None else {})
 
 

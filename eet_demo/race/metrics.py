@@ -31,7 +31,7 @@ def side_metrics(tokens: Mapping[str, Sequence[int]], prompt_lengths: Sequence[i
     firsts = [row[0] for row in stamps if row]
     lasts = [row[-1] for row in stamps if row]
     if not firsts:
-        return dict.fromkeys((*_FIGURES, "end_to_end_ms"), None) | {"new_tokens": 0}
+        return dict.fromkeys(FIGURES, None) | {"new_tokens": 0}
     count = sum(map(len, stamps))
     gaps_ms = sorted((b - a) / 1e6 for row in stamps for a, b in itertools.pairwise(row))
     tpots_ms = [(row[-1] - row[0]) / 1e6 / (len(row) - 1) for row in stamps if len(row) > 1]
@@ -51,7 +51,7 @@ def side_metrics(tokens: Mapping[str, Sequence[int]], prompt_lengths: Sequence[i
     }
 
 
-_FIGURES = (
+FIGURES = (
     "ttft_ms",
     "tpot_ms",
     "itl_ms_p50",
@@ -60,7 +60,9 @@ _FIGURES = (
     "prefill_tok_s",
     "decode_tok_s",
     "decode_tok_s_per_row",
+    "end_to_end_ms",
 )
+"""Every figure that may be undefined; `new_tokens` is a count."""
 
 
 def figures(trace: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,18 @@ def parse_side(name: str) -> SideName:
     return SideName(kind, options)
 
 
+def split_sides(text: str) -> tuple[str, ...]:
+    """The sides of a list like `stock,engine:debug=on,threads=1`: a comma also joins the options of one side."""
+    names: list[str] = []
+    for piece in text.split(","):
+        kind = piece.strip().partition(":")[0]
+        if names and ":" in names[-1] and "=" in kind:
+            names[-1] += f",{piece.strip()}"
+        else:
+            names.append(piece.strip())
+    return tuple(names)
+
+
 def build_side(options: SideOptions) -> Side:
     """The side of these options, not loaded yet. Imports its module here, in the worker."""
     module_name, _, class_name = SIDE_CLASSES[parse_side(options.side).kind].partition(":")

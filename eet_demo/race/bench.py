@@ -1,0 +1,187 @@
+"""`bench`: the sides one after the other, each alone, in an order that alternates; medians, and the raw samples."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eet_demo.errors import UnsupportedError
+from eet_demo.race import parity
+from eet_demo.race.fits import decide
+from eet_demo.race.inputs import RaceModel, prompt_ids
+from eet_demo.race.lane import Lane, LaneJob
+from eet_demo.race.metrics import FIGURES, Metrics, median, peaks, side_metrics, speedup
+from eet_demo.race.resources import RaceResources
+from eet_demo.race.schedule import at_once
+from eet_demo.race.setup import new_record, side_options
+from eet_demo.race.software import software_versions
+from eet_demo.records import RaceSettings, as_json
+from eet_demo.sides import RunRequest
+from eet_demo.sides.names import compared_pair, parse_side
+
+MOST_SIDES = 8
+TICK_S = 0.05
+ABANDON_S = 1.0
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One timed run of one side."""
+
+    repeat: int
+    metrics: Metrics
+    record: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        columns = {name: self.record["tokens"][name] for name in ("row", "time_ns", "id")}
+        return {"repeat": self.repeat, **self.metrics, "tokens": columns, "phases": self.record["phases"]}
+
+
+class Bench:
+    """One benchmark; `run` returns what `bench --json` writes."""
+
+    def __init__(self, settings: RaceSettings, repeats: int, folder: Path, resources: RaceResources) -> None:
+        """Raises EetError for a request that cannot be run, before anything is started."""
+        resources.check(settings, MOST_SIDES)
+        self._settings, self._repeats, self._resources = settings, repeats, resources
+        self._model: RaceModel = resources.model(folder)
+        prompts = prompt_ids(settings, self._model)
+        stop_ids = self._model.end_ids if settings.free_running else ()
+        rows = tuple(tuple(row) for row in prompts)
+        self._request = RunRequest(rows, settings.new_tokens, settings.sampling, stop_ids)
+        self._stop = threading.Event()
+        self._notes: list[str] = []
+        self._lanes = self._build_lanes()
+        self._samples: list[list[Sample]] = [[] for _ in self._lanes]
+
+    def run(self, report: Report) -> dict[str, Any]:
+        """Measures, telling `report` one line at a time.
+
+        Raises:
+            EetError: a side failed; a benchmark with a hole in it is none.
+        """
+        steps = self._measure(report)
+        try:
+            with self._resources.turn:
+                while True:
+                    next(steps)
+                    time.sleep(TICK_S)
+        except StopIteration as end:
+            result: dict[str, Any] = end.value
+            return result
+        finally:
+            deadline_s = time.perf_counter() + ABANDON_S
+            for lane in self._lanes:
+                lane.ask_to_stop()
+            for lane in self._lanes:
+                lane.abandon(deadline_s)
+
+    def _measure(self, report: Report) -> Generator[None, None, dict[str, Any]]:
+        self._resources.pool.retain([lane.options for lane in self._lanes])
+        yield from at_once(lane.start_process() for lane in self._lanes)
+        residency = decide(self._lanes, self._resources.available_bytes())
+        self._notes += residency.notes
+        for error in residency.refused.values():
+            raise error
+        for repeat in range(self._repeats):
+            for lane in self._lanes if repeat % 2 == 0 else self._lanes[::-1]:
+                if not residency.resident:
+                    for other in self._lanes:
+                        if other is not lane:
+                            other.unload()
+                yield from self._measure_one(lane, repeat, report)
+        rows = yield from self._parity()
+        roofline = yield from self._roofline()
+        return self._result(rows, roofline)
+
+    def _measure_one(self, lane: Lane, repeat: int, report: Report) -> Generator[None, None, None]:
+        lane.renew(new_record(lane.options.side, self._request, self._model))
+        yield from lane.prepare()
+        yield from lane.race()
+        if lane.error is not None:
+            raise lane.error
+        record = lane.record.as_json()
+        metrics = side_metrics(record["tokens"], [len(row) for row in self._request.prompt_ids])
+        self._samples[lane.index].append(Sample(repeat, metrics, record))
+        report(f"{repeat + 1}/{self._repeats} {lane.options.side}: {_words(metrics)}")
+
+    def _parity(self) -> Generator[None, None, list[dict[str, Any]] | None]:
+        """Of the last repeat: deterministic sides write the same in every one."""
+        pair = compared_pair(self._settings.sides)
+        if pair is None or not self._request.sampling.greedy:
+            return None
+        return (yield from parity.compare_lanes(self._lanes[pair[0]], self._lanes[pair[1]], self._request, self._stop))
+
+    def _roofline(self) -> Generator[None, None, dict[str, Any] | None]:
+        """Measured at the middle of the decode, by the threads of the side that is compared; None without an engine."""
+        engines = [lane for lane in self._lanes if parse_side(lane.options.side).is_engine]
+        if not engines:
+            return None
+        context = self._settings.context + self._settings.new_tokens // 2
+        batch = self._settings.batch
+        measured = yield from engines[-1].ask_roofline(context, batch)
+        bandwidth = measured["bandwidth_gb_s"]
+        mbu: dict[str, float | None] = {}
+        for lane, run in zip(self._lanes, self._runs(), strict=True):
+            try:
+                moved = (yield from lane.ask_roofline(context, batch))["bytes_per_step"]
+            except UnsupportedError:
+                moved = None
+            mbu[lane.options.side] = _utilisation(moved, run["tpot_ms"], bandwidth)
+        bytes_per_token = measured["bytes_per_step"] // batch
+        return {"bandwidth_gb_s": bandwidth, "bytes_per_token": bytes_per_token, "context": context, "mbu": mbu}
+
+    def _runs(self) -> list[dict[str, Any]]:
+        """One entry a side: the median of every figure over the repeats, the largest of every kind of memory."""
+        runs: list[dict[str, Any]] = []
+        for lane, samples in zip(self._lanes, self._samples, strict=True):
+            medians = {name: median([sample.metrics[name] for sample in samples]) for name in FIGURES}
+            memory: dict[str, int] = {"process_base_bytes": lane.base_bytes or 0}
+            for sample in samples:
+                for name, value in peaks(sample.record["memory"]).items():
+                    memory[name] = max(value, memory.get(name, 0))
+            config = samples[0].record["config"]
+            raw = [sample.as_json() for sample in samples]
+            runs.append({"side": lane.options.side, "config": config, **medians, "memory": memory, "samples": raw})
+        return runs
+
+    def _result(self, rows: list[dict[str, Any]] | None, roofline: dict[str, Any] | None) -> dict[str, Any]:
+        runs = self._runs()
+        pair = compared_pair(self._settings.sides)
+        return {
+            "runs": runs,
+            "speedup": speedup(runs[pair[0]], runs[pair[1]]) if pair is not None else None,
+            "parity": rows,
+            "roofline": roofline,
+            "hardware": as_json(self._resources.hardware),
+            "software": software_versions(),
+            "settings": as_json(self._settings) | {"repeats": self._repeats},
+            "notes": self._notes,
+        }
+
+    def _build_lanes(self) -> list[Lane]:
+        job = LaneJob(self._request, self._resources.pool, lambda update: None, self._stop, full_warm_up=True)
+        lanes = []
+        for index, name in enumerate(self._settings.sides):
+            options = side_options(name, self._settings, self._model, self._resources.threads)
+            lanes.append(Lane(index, options, job, new_record(name, self._request, self._model)))
+        return lanes
+
+
+def _utilisation(bytes_per_step: int | None, tpot_ms: float | None, bandwidth_gb_s: float | None) -> float | None:
+    """MBU: bytes a step must move, over the time it takes, over the bandwidth there is."""
+    if not bytes_per_step or not tpot_ms or not bandwidth_gb_s:
+        return None
+    return bytes_per_step / (tpot_ms * 1e-3) / (bandwidth_gb_s * 1e9)
+
+
+def _words(metrics: Metrics) -> str:
+    decode = metrics["decode_tok_s"]
+    rate = f"{decode:.1f} tok/s decode" if decode is not None else "one token, no decode"
+    return f"TTFT {metrics['ttft_ms']:.0f} ms, {rate}"
