@@ -9,7 +9,7 @@
 // launch: grid (rows, fold), block (kThreads): one vector of 16 / sizeof(T) results a thread (folding.py), no dynamic shared memory
 // needs:  n a multiple of 8, rows 16-byte aligned
 // moves:  rows * n * sizeof(T) * (2 plain, 3 gated) bytes
-// source: EET csrc/core/activation_kernel.cu, add_bias_gelu and add_bias_silu; gelu_new and gelu of transformers' activations.py
+// source: EET csrc/core/activation_kernel.cu
 
 #include "activate.cuh"
 

@@ -11,7 +11,7 @@
 // launch: grid (rows), block (kThreads); kFold vectors of 16 / sizeof(T) values a thread (folding.py), no dynamic shared memory
 // needs:  n a multiple of 8, rows 16-byte aligned
 // moves:  rows * n * (8 + 2 * sizeof(T)) bytes; the norm reads its weights once a row, from L2
-// source: EET csrc/core/layer_norm.cu, add_bias_input_layernorm, whose fold doubles (folding.py has the least that fits)
+// source: EET csrc/core/layer_norm.cu, whose fold doubles (folding.py has the least that fits)
 
 #include "row_norm.cuh"
 

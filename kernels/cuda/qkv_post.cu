@@ -18,7 +18,7 @@
 // launch: grid (rows), block (kThreads); a warp takes heads warp, warp + kWarps, ...; no dynamic shared memory
 // needs:  head_dim a multiple of 8, at most 256; rotary_dim even, at most head_dim; num_heads a multiple of num_kv_heads
 // moves:  rows * 2 * (num_heads + 2 num_kv_heads) * head_dim * sizeof(T) bytes
-// source: EET csrc/core/attention_kernel.cu, add_QKV_bias and the rotary kernels; RoFormer (arXiv 2104.09864)
+// source: EET self_add_bias.cu, fused_QKV_bias_rotary_kernel (float16 only there); RoFormer (arXiv 2104.09864)
 
 #include "rope_pairs.cuh"
 #include "row_norm.cuh"
