@@ -1,17 +1,16 @@
 // attention: softmax(scale q k^T) v over each row's own slots, causal; grouped-query heads, window and soft cap.
 //
-// in:     q (rows, num_heads, head_dim) float32; the layer's cache (cache.h), slots 0 .. position filled.
-// out:    target (rows, num_heads * head_dim) float32.
-// decode: a sequence with one row. Its slots are cut into chunks of 64; a unit is one KV head's chunk, and all query
-//         heads of the group use each key and value as it is read. Units spread evenly over threads, so three KV heads on
-//         two threads balance at any context. A unit leaves (max, sum, weighted values) a query head in scratch; then all
-//         meet and merge. The cuts do not depend on the threads: neither does the result.
-// prefill: a sequence with more rows. A unit is a block of kQueryRows rows of one query head, walking over tiles of slots
-//         with an online softmax; units are dealt out back and forth, longest first.
+// in:      q (rows, num_heads, head_dim) float32; the layer's cache (cache.h), slots 0 .. position filled.
+// out:     target (rows, num_heads * head_dim) float32.
+// items:   decode, a sequence with one row: its slots are cut into chunks of 64, an item is one KV head's chunk, and all
+//          query heads of the group use each key and value as it is read; so three KV heads on two threads balance at any
+//          context. It leaves (max, sum, weighted values) a query head in scratch; a second phase joins them, a query
+//          head an item. Prefill, a sequence with more rows: a block of kQueryRows rows of one query head, walking over
+//          tiles of slots with an online softmax. Where slots are cut does not depend on threads, nor does the result.
 // scratch: decode, (max_batch * num_heads * chunks of max_context) partials of head_dim + 16 floats.
-// moves:  keys and values of every filled slot once in decode.
-// source: Milakov and Gimelshein, "Online normalizer calculation for softmax" (arXiv 1805.02867); the split over the cache
-//         is Flash-Decoding's (https://crfm.stanford.edu/2023/10/12/flashdecoding.html).
+// moves:   keys and values of every filled slot, once in decode.
+// source:  Milakov and Gimelshein, "Online normalizer calculation for softmax" (arXiv 1805.02867); the split over the
+//          cache is Flash-Decoding's (https://crfm.stanford.edu/2023/10/12/flashdecoding.html).
 #pragma once
 
 #include <cmath>

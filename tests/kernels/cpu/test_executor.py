@@ -1,0 +1,113 @@
+"""The executor as a whole: what it refuses, what does not change its results, what it leaves behind."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cpu_harness import Rig, gpt2, int32, llama, rig, step_of
+
+from eet_demo.engine.executors import Step
+from eet_demo.engine.executors.cpu.executor import CpuExecutor
+from eet_demo.engine.executors.cpu.layout import CpuLayout
+from eet_demo.engine.plan import Limits, plan_memory
+from eet_demo.engine.program import build_program
+from eet_demo.engine.spec import ModelSpec
+from eet_demo.errors import UnsupportedError
+from eet_demo.records import EngineOptions
+
+LIMITS = Limits(max_batch=2, max_context=64, prefill_chunk=32)
+
+
+def executor_of(spec: ModelSpec, **options: int | bool) -> CpuExecutor:
+    program = build_program(spec)
+    return CpuExecutor(program, plan_memory(program, CpuLayout(), LIMITS), EngineOptions(**options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("spec", "feature"),
+    [
+        (llama(qk_norm="head"), "query/key norms"),
+        (llama(norm_placement="post"), "norms after a block"),
+        (llama(positions=("alibi",)), "ALiBi"),
+    ],
+)
+def test_unsupported_feature_is_named(spec: ModelSpec, feature: str) -> None:
+    with pytest.raises(UnsupportedError, match=feature):
+        executor_of(spec)
+
+
+@pytest.mark.parametrize("threads", [-1, 65])
+def test_senseless_thread_count_is_refused(threads: int) -> None:
+    with pytest.raises(UnsupportedError, match="1 to 64"):
+        executor_of(llama(), threads=threads)
+
+
+def logits_of(loaded: Rig, step: Step) -> np.ndarray:
+    loaded.executor.run(
+        replace(step, wanted=int32(range(step.rows)), sample_rows=step.positions, sample_steps=step.positions)
+    )
+    return loaded.get("logits", (step.rows, loaded.spec.vocab_size))
+
+
+@pytest.mark.parametrize("spec", [llama(576, 9, 3, 64), gpt2()], ids=["llama", "gpt2"])
+def test_batch_does_not_change_a_row(spec: ModelSpec) -> None:
+    """A decoded row's logits are the same bits alone and in a ragged batch, on one thread and on eight."""
+    results = []
+    for threads, together in ((1, True), (2, True), (2, False), (8, True)):
+        with rig(spec, threads, context=128) as loaded:
+            lengths = [70, 1, 23]
+            loaded.executor.run(step_of(lengths))
+            step = step_of([1, 1, 1], lengths)
+            if together:
+                results.append(logits_of(loaded, step))
+                continue
+            alone = []
+            for b in range(3):
+                one = step_of([1], [lengths[b]], cache_rows=[b])
+                alone.append(logits_of(loaded, replace(one, token_ids=step.token_ids[b : b + 1])))
+            results.append(np.concatenate(alone))
+    assert np.isfinite(results[0]).all()
+    assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+def test_idle_threads_sleep() -> None:
+    """Members spin for a moment after a step and then cost nothing."""
+    with rig(llama(), 8) as loaded:
+        loaded.executor.run(step_of([3], wanted=[2]))
+        time.sleep(0.05)
+        before = time.process_time()
+        time.sleep(0.4)
+        assert time.process_time() - before < 0.1
+
+
+def test_threads_wake_from_sleep() -> None:
+    with rig(llama(), 3) as loaded:
+        step = step_of([3], wanted=[2])
+        first = loaded.executor.run(step)
+        time.sleep(0.05)
+        assert np.array_equal(loaded.executor.run(step), first)
+
+
+def test_closing_twice_is_closing_once() -> None:
+    executor = executor_of(llama())
+    executor.close()
+    executor.close()
+
+
+def test_guards_catch_a_write_past_a_block() -> None:
+    with rig(llama(), 1) as loaded:
+        residual = loaded.executor.view("residual")
+        beyond = np.ctypeslib.as_array(
+            (np.ctypeslib.ctypes.c_uint8 * 1).from_address(residual.ctypes.data + residual.nbytes)
+        )
+        beyond[0] ^= 0xFF
+        with pytest.raises(AssertionError, match="ran past"):
+            loaded.executor.run(step_of([3]))
+
+
+def test_bandwidth_is_of_this_world() -> None:
+    with rig(llama(576, 9, 3, 64, intermediate_size=1536, vocab_size=5000), 2) as loaded:
+        assert 0.01 < loaded.executor.measure_bandwidth_gb_s() < 10_000
