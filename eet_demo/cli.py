@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -75,8 +76,25 @@ def _progress_bars() -> Iterator[Callable[[str, int, int], None]]:
             bars.stop()
 
 
+@app.command()
+def replay(
+    trace: Annotated[Path, typer.Argument(help="A trace: of race --out, or downloaded from the page.")],
+    host: Annotated[str | None, typer.Option(help="Where to listen; 127.0.0.1 is this machine alone.")] = None,
+    port: Annotated[int | None, typer.Option(help="Where to listen.", min=1, max=65535)] = None,
+) -> None:
+    """Serve a page that plays a recorded race."""
+    from eet_demo.settings import load_settings
+    from eet_demo.ui.serve import serve_replay
+
+    settings = load_settings()
+    serve_replay(trace, host or settings.host, port or settings.port)
+
+
 def main() -> None:
     """Runs a command."""
+    from eet_demo.race.commands import register  # not for app.py, which needs this module's errors alone
+
+    register(app)
     report_errors(app)
 
 

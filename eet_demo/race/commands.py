@@ -1,4 +1,4 @@
-"""`bench` and `race` on the command line, registered by `eet_demo.cli`; their options are the fields of RaceSettings."""
+"""`bench` and `race` on the command line, which `eet_demo.cli` registers; their options are RaceSettings' fields."""
 
 from __future__ import annotations
 
