@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class EetError(Exception):
-    """Base of every error this project raises on purpose. `remedy` is the next step for whoever reads it on the page."""
+    """Base of every error raised on purpose. `remedy` is the next step for whoever reads it on the page."""
 
     remedy = "Change what the message names and start again."
 

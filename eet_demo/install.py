@@ -18,7 +18,7 @@ PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 def torch_pin(requirements: str, python: tuple[int, int]) -> str:
     """The torch version that `requirements` pins for this Python; the two markers split at 3.12."""
-    pins = dict(re.findall(r'^torch==(\S+); python_version (<|>=) "3.12"$', requirements, re.MULTILINE))
+    pins: dict[str, str] = dict(re.findall(r'^torch==(\S+); python_version (<|>=) "3.12"$', requirements, re.MULTILINE))
     wanted = ">=" if python >= (3, 12) else "<"
     return next(version for version, marker in pins.items() if marker == wanted)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from eet_demo import catalog, hardware
 from eet_demo.race.resources import RaceResources
 from eet_demo.records import Hardware
 from eet_demo.settings import Settings
+
+# Tests run two at a time on two cores: a second OpenMP thread would wait a scheduler slice at every parallel region.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 DEFAULT_MODEL = "smollm2-135m"
 

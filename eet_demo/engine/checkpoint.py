@@ -31,7 +31,12 @@ MAX_HEADER_BYTES = 100 << 20
 PREFIXES = ("", "transformer.")
 """What a checkpoint may put before the names its model class uses."""
 
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F64": np.dtype("<f8")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "F64": np.dtype("<f8"),
+}
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class Checkpoint:
         raw = np.empty((stop - start) * row, dtype)
         with open(entry.file, "rb", buffering=0) as file:
             file.seek(entry.offset + start * row * dtype.itemsize)
-            view = memoryview(raw).cast("B")
+            view = raw.view(np.uint8).data
             done = 0
             while done < len(view):
                 count = file.readinto(view[done:])
@@ -116,8 +121,9 @@ class Checkpoint:
                     raise CheckpointError(f"{entry.file.name} ends inside a tensor: the download is truncated")
                 done += count
         if entry.dtype == "BF16":
-            return (raw.astype(np.uint32) << 16).view(np.float32)
-        return raw.astype(np.float32, copy=False)
+            raw = (raw.astype(np.uint32) << 16).view(np.float32)
+        values: NDArray[np.float32] = raw.astype(np.float32, copy=False)
+        return values
 
     def _find(self, part: Part) -> TensorEntry | None:
         """The part's tensor; heads stand outside the prefix of the model's body."""

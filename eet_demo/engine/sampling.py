@@ -52,7 +52,8 @@ def gumbel(token_ids: NDArray[np.int64], step: int, row: int, seed: int) -> NDAr
     """float32 Gumbel noise of each token id: -log(-log(u)), u = (word >> 8 + 0.5) / 2^24, never 0 or 1."""
     words = philox4x32((token_ids.astype(np.uint32), step, row, 0), seed)
     uniform = ((words >> np.uint32(8)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-24)
-    return -np.log(-np.log(uniform))
+    noise: NDArray[np.float32] = -np.log(-np.log(uniform))
+    return noise
 
 
 def sample(logits: NDArray[np.float32], sampling: Sampling, step: int, row: int) -> int:

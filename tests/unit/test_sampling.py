@@ -1,4 +1,4 @@
-"""Sampling's definition: Philox against its published vectors, the filters against their words, draws against softmax."""
+"""Sampling's definition: Philox against published vectors, filters against their words, draws against softmax."""
 
 from __future__ import annotations
 
@@ -66,5 +66,5 @@ def test_draw_depends_on_seed_step_and_row() -> None:
     [Sampling(-0.1), Sampling(float("nan")), Sampling(1.0, top_k=-1), Sampling(1.0, top_p=0.0), Sampling(seed=-1)],
 )
 def test_values_out_of_range_are_refused(sampling: Sampling) -> None:
-    with pytest.raises(RequestError, match="temperature|top_k|top_p|seed"):
+    with pytest.raises(RequestError, match=r"temperature|top_k|top_p|seed"):
         check_sampling(sampling)

@@ -12,8 +12,8 @@ DOCUMENTS = sorted(path for path in TEXTS.iterdir() if not path.name.startswith(
 
 KEBAB_CASE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\.md")
 WORD = re.compile(r"\w+(?:['-]\w+)*")
-# What a byte-level BPE tokenizer of GPT-2's kind cuts a text into before it merges anything. No token spans two of these
-# pieces, so their number is a lower bound of the number of tokens, known here without any tokenizer file.
+# What a byte-level BPE tokenizer of GPT-2's kind cuts a text into before it merges anything. No token spans two of
+# these pieces, so their number is a lower bound of the number of tokens, known here without any tokenizer file.
 PIECE = re.compile(r"'(?:s|t|re|ve|m|ll|d)|\w+|[^\w\s]+")
 
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -26,7 +26,8 @@ def _body(path: Path) -> str:
 
 @each_document
 def test_document_name_is_kebab_case(path: Path) -> None:
-    assert path.is_file() and KEBAB_CASE.fullmatch(path.name), path.name
+    assert path.is_file(), path.name
+    assert KEBAB_CASE.fullmatch(path.name), path.name
 
 
 @each_document
@@ -36,7 +37,8 @@ def test_document_header_has_title_description_and_three_questions(path: Path) -
     assert re.fullmatch(r"# \S.*\S", title), title
     assert re.fullmatch(r"> \S.*\.", description), description
     for question in questions:
-        assert re.fullmatch(r"\? \S.*[?.]", question) and len(question) <= 80, question
+        assert re.fullmatch(r"\? \S.*[?.]", question), question
+        assert len(question) <= 80, question
     assert len(set(questions)) == 3, questions
     assert lines[5] == "", f"line 6 of {path.name} must be empty: {lines[5]!r}"
 
@@ -44,11 +46,11 @@ def test_document_header_has_title_description_and_three_questions(path: Path) -
 @each_document
 def test_document_body_is_paragraphs_one_line_each(path: Path) -> None:
     body = _body(path)
-    assert body.endswith("\n") and not body.endswith("\n\n"), "one newline ends the file"
+    assert re.search(r"[^\n]\n\Z", body), "one newline ends the file"
     paragraphs = body.removesuffix("\n").split("\n\n")
     assert len(paragraphs) >= 5
     for paragraph in paragraphs:
-        assert paragraph and paragraph == paragraph.strip() and "\n" not in paragraph, paragraph
+        assert re.fullmatch(r"\S(.*\S)?", paragraph), paragraph
         assert not re.match(r"[>?*-]|#(?!# )", paragraph), f"only '## ' subheads are markup here: {paragraph[:60]!r}"
 
 
@@ -56,7 +58,7 @@ def test_document_body_is_paragraphs_one_line_each(path: Path) -> None:
 def test_document_characters_are_plain(path: Path) -> None:
     """Letters may have accents; quotes, dashes and spaces are ASCII, so that no tokenizer splits them into bytes."""
     text = path.read_text(encoding="utf-8")
-    odd = {char for char in text if not (char.isascii() and (char.isprintable() or char == "\n") or char.isalpha())}
+    odd = {char for char in text if not ((char.isascii() and (char.isprintable() or char == "\n")) or char.isalpha())}
     assert not odd, sorted(odd)
 
 

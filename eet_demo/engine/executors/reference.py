@@ -25,7 +25,7 @@ def normalise(x: Array, kind: NormKind, eps: float, weight: Array, bias: Array |
     """LayerNorm: (x - mean) / sqrt(var + eps) * weight + bias; RMSNorm: x / sqrt(mean(x^2) + eps) * weight."""
     if kind == "layer":
         x = x - x.mean(axis=-1, keepdims=True)
-    scaled = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + x.dtype.type(eps)) * weight
+    scaled: Array = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + x.dtype.type(eps)) * weight
     return scaled if bias is None else scaled + bias
 
 
@@ -37,14 +37,17 @@ def linear(x: Array, weight: Array, bias: Array | None) -> Array:
 
 def activate(x: Array, activation: Activation) -> Array:
     """gelu_tanh is Hugging Face's gelu_new; gelu_erf the exact one."""
+    y: Array
     if activation == "relu":
-        return np.maximum(x, 0)
-    if activation == "silu":
-        return x / (1 + np.exp(-x))
-    if activation == "gelu_erf":
-        return (0.5 * x * (1 + _erf(x / math.sqrt(2)))).astype(x.dtype)
-    cubic = x.dtype.type(math.sqrt(2 / math.pi)) * (x + x.dtype.type(0.044715) * x**3)
-    return x.dtype.type(0.5) * x * (1 + np.tanh(cubic))
+        y = np.maximum(x, 0)
+    elif activation == "silu":
+        y = x / (1 + np.exp(-x))
+    elif activation == "gelu_erf":
+        y = (0.5 * x * (1 + _erf(x / math.sqrt(2)))).astype(x.dtype)
+    else:
+        cubic = x.dtype.type(math.sqrt(2 / math.pi)) * (x + x.dtype.type(0.044715) * x**3)
+        y = x.dtype.type(0.5) * x * (1 + np.tanh(cubic))
+    return y
 
 
 def soft_cap(x: Array, cap: float | None) -> Array:
@@ -72,7 +75,7 @@ def rotate(x: Array, positions: Array, frequencies: Array, pairs: str) -> Array:
 
 def embed(token_ids: Array, positions: Array, tokens: Array, position_table: Array | None, scale: float) -> Array:
     """residual (rows, hidden) = tokens[id] * scale (+ position_table[position])."""
-    rows = tokens[token_ids] * tokens.dtype.type(scale)
+    rows: Array = tokens[token_ids] * tokens.dtype.type(scale)
     return rows if position_table is None else rows + position_table[positions]
 
 
@@ -155,12 +158,14 @@ def attention(
 
 def linear_residual(residual: Array, x: Array, weight: Array, bias: Array | None, scale: float) -> Array:
     """residual + scale * (x W^T + b)."""
-    return residual + residual.dtype.type(scale) * linear(x, weight, bias)
+    total: Array = residual + residual.dtype.type(scale) * linear(x, weight, bias)
+    return total
 
 
 def norm_add(residual: Array, normed: Array, scale: float) -> Array:
     """residual + scale * norm(x), the norm already applied."""
-    return residual + residual.dtype.type(scale) * normed
+    total: Array = residual + residual.dtype.type(scale) * normed
+    return total
 
 
 def norm_mlp(normed: Array, weight: Array, bias: Array | None, gated: bool, activation: Activation) -> Array:

@@ -45,8 +45,8 @@ class ReferenceExecutor:
             shape = (weight.rows, weight.columns) if weight.is_matrix else (weight.rows,)
             self._weights[weight.name] = self._arena.view(weight.name, self._dtype, shape)
         spec, limits = program.spec, plan.limits
-        shape = (spec.num_layers, 2, limits.max_batch, spec.num_kv_heads, limits.max_context, spec.head_dim)
-        self._cache = self._arena.view("kv_cache", self._dtype, shape)
+        slots = (spec.num_layers, 2, limits.max_batch, spec.num_kv_heads, limits.max_context)
+        self._cache = self._arena.view("kv_cache", self._dtype, (*slots, spec.head_dim))
         self._frequencies = spec.rotary_frequencies()
         self._buffers: dict[str, Array] = {}
 
@@ -93,7 +93,7 @@ class ReferenceExecutor:
 
     def close(self) -> None:
         self._weights, self._buffers = {}, {}
-        self._cache = np.empty(0)
+        self._cache = np.empty(0, self._dtype)
         self._arena.close()
 
     # The ops.
