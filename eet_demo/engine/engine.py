@@ -309,6 +309,7 @@ def _folder(model: str | Path) -> Path:
     if Path(model).is_dir():
         return Path(model)
     from eet_demo.catalog import resolve  # the look-up and the settings cost a worker memory it does not need
-    from eet_demo.settings import Settings
+    from eet_demo.settings import load_settings
 
-    return resolve(str(model), Settings().models_dir)
+    settings = load_settings()
+    return resolve(str(model), settings.models_dir, hub_enabled=not settings.hub_offline)
