@@ -27,10 +27,13 @@ __global__ void warp_operations(const float* __restrict__ in, float* __restrict_
 template <int kThreads>
 __global__ __launch_bounds__(kThreads) void block_operations(const float* __restrict__ in, float* __restrict__ out) {
     const int thread = threadIdx.x;
-    out[thread] = block_sum<kThreads>(in[thread]);
-    out[kThreads + thread] = block_max<kThreads>(in[thread]);
-    out[2 * kThreads + thread] = block_sum<kThreads>(1.0f);
-    out[3 * kThreads + thread] = static_cast<float>(__syncthreads_count(in[thread] > 0.0f));
+    const float sum = block_sum<kThreads>(in[thread]), count = block_sum<kThreads>(1.0f);   // one right after the other
+    const float largest = block_max<kThreads>(in[thread]), least = -block_max<kThreads>(-in[thread]);
+    out[thread] = sum;
+    out[kThreads + thread] = count;
+    out[2 * kThreads + thread] = largest;
+    out[3 * kThreads + thread] = least;
+    out[4 * kThreads + thread] = static_cast<float>(__syncthreads_count(in[thread] > 0.0f));
 }
 
 // d (16, 8) = a (16, 16) b (8, 16)^T + c (16, 8), operands through shared memory by ldmatrix; b again by the transposing form.
@@ -139,6 +142,12 @@ __global__ void random_words(const uint32_t* __restrict__ counters, const uint32
     out[4 * i + 1] = r.y;
     out[4 * i + 2] = r.z;
     out[4 * i + 3] = r.w;
+}
+
+template <typename T>
+__global__ void packed_pairs(const float* __restrict__ in, uint32_t* __restrict__ out) {
+    const int i = threadIdx.x;
+    out[i] = pack2<T>(in[2 * i], in[2 * i + 1]);
 }
 
 // One block of 32 values a thread, by the 16-byte helpers and by load_weights in steps of 4 and 8.
