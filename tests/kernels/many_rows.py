@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 
 import numpy as np
 from harness import rounded
 from numpy.typing import NDArray
 
-from eet_demo.engine.executors.cuda.arrays import DType
+from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.launch import Launcher
 from eet_demo.engine.executors.cuda.packed_rows import PackedRows
 
@@ -47,3 +48,10 @@ def noise(random: np.random.Generator, shape: tuple[int, ...], dtype: DType) -> 
     values = rounded(1000 * random.standard_normal(shape), dtype)
     values.reshape(-1)[::3] = np.nan
     return values
+
+
+def reserve(shape: tuple[int, ...]) -> tuple[DeviceArray, NDArray[np.float16]]:
+    """Zeros of more bytes than there may be: memory backs only what is touched."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE, which the module names from 3.13 on
+    memory = np.frombuffer(mmap.mmap(-1, int(np.prod(shape)) * 2, flags=flags), np.float16)
+    return DeviceArray(memory.ctypes.data, shape, "float16", memory), memory.reshape(shape)

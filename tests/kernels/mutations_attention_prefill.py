@@ -8,6 +8,7 @@ ROWS = "tests/kernels/test_attention_prefill.py::test_attention_prefill_of_any_n
 CLEAN = "tests/kernels/test_attention_prefill.py::test_attention_prefill_is_clean_in_every_mode"
 LONG = "tests/kernels/test_attention_prefill.py::test_attention_prefill_after_a_long_context"
 LARGE = "tests/kernels/test_attention_prefill.py::test_attention_prefill_survives_scores_of_any_size"
+OFFSETS = "tests/kernels/test_attention_prefill.py::test_attention_prefill_offsets_are_64_bits_wide"
 
 MUTATIONS = (
     # where a tile is
@@ -33,6 +34,7 @@ MUTATIONS = (
     ),
     ("tile.end = tile.first_slot + tile.rows;", "tile.end = tile.first_slot + tile.rows - 1;", HEADS),
     ("tile.end = tile.first_slot + tile.rows;", "tile.end = tile.first_slot + kTileQ;", HEADS),
+    ("int64_t cache_at;", "int cache_at;", OFFSETS),
     # what a score is
     ("float score = product * scale;", "float score = scale > 0.0f ? product : 0.0f;", HEADS),
     ("score = soft_cap * tanhf(score / soft_cap);", "score = soft_cap * tanhf(score);", OPTIONS),

@@ -16,11 +16,12 @@ from harness import (
     rng,
     rounded,
 )
-from many_rows import Ragged, noise
+from many_rows import Ragged, noise, reserve
 
 from eet_demo.engine.executors import reference_many_rows
 from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.attention_prefill import attention_prefill, instance
+from eet_demo.engine.executors.cuda.qkv_post import qkv_post
 from eet_demo.errors import UnsupportedError
 
 HALVES: tuple[DType, ...] = ("float16", "bfloat16")
@@ -160,6 +161,24 @@ def test_attention_prefill_after_a_long_context(mode: str, dtype: DType) -> None
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_attention_prefill_is_clean_in_every_mode(mode: str, dtype: DType) -> None:
     run(mode, Ragged((33, 2), (40, 0), (1, 0)), (2, 1, 80), dtype, window=50)
+
+
+def test_attention_prefill_offsets_are_64_bits_wide() -> None:
+    """A cache of more than 2^31 values; qkv_post brings k and v into its last row, attention reads them there."""
+    device, heads, rows = launcher("plain"), (3, 1, 128), Ragged((20,), (0,), (139,))
+    (keys, host_keys), (values, host_values) = (reserve((140, 1, 131072, 128)) for _ in range(2))
+    qkv = rng(1).standard_normal((20, 640)).astype(np.float16)
+    positions, packed = device.upload(rows.positions, "int32"), rows.upload(device)
+    q, out = (device.empty((20, 384), "float16") for _ in range(2))
+    qkv_post(device, device.upload(qkv, "float16"), positions, packed, dtype="float16", keys=keys, values=values, out=q)
+    assert_equal(host_keys[139, 0, :20], qkv[:, 384:512], "keys")
+    assert_equal(host_values[139, 0, :20], qkv[:, 512:], "values")
+    attention_prefill(device, q, keys, values, packed, dtype="float16", longest=20, scale=0.1, out=out)
+    own = (np.array([0, 20]), np.array([0]), np.array([0]))
+    wide = qkv.astype(np.float64)
+    k, v = (wide[None, None, :, start : start + 128] for start in (384, 512))
+    expected = reference_many_rows.attention_prefill(wide[:, :384].reshape(20, *heads[::2]), k, v, *own, 0.1)
+    assert np.abs(device.download(out) - expected).max() < 2e-3
 
 
 def test_attention_prefill_ignores_blocks_past_a_sequence() -> None:
