@@ -4,7 +4,7 @@
 //
 // in:     x             (rows, n) T: linear_residual's product
 //         norm_weight, norm_bias   (n,) float32; the bias may be null
-// inout:  residual      (rows, n) float32, C-contiguous
+// out:    residual      (rows, n) float32, C-contiguous, read and written
 // launch: grid (rows), block (kThreads); kFold vectors of 16 / sizeof(T) values a thread (folding.py), no dynamic shared memory
 // needs:  n a multiple of 8, rows 16-byte aligned
 // moves:  rows * n * (8 + sizeof(T)) bytes; the norm reads its weights once a row, from L2
