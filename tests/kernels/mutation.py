@@ -135,10 +135,10 @@ def failing_without_fault(tests: Iterable[str], build: Path, jobs: int, root: Pa
             return {name: _tail(output) for name, (status, output) in zip(names, results, strict=True) if status}
 
 
-def run(mutations: Sequence[Mutation], jobs: int = 2, root: Path = ROOT) -> int:
-    """Judges all; prints each that is not caught and the last line. Returns the exit status."""
+def run(mutations: Sequence[Mutation], jobs: int = 2, build: Path | None = None, root: Path = ROOT) -> int:
+    """Judges all, printing each and the last line; returns the exit status. `build` keeps binaries for another run."""
     with tempfile.TemporaryDirectory() as scratch:
-        build = Path(scratch)
+        build = build or Path(scratch)
         broken = failing_without_fault([mutation.test for mutation in mutations], build, jobs, root)
         for test, output in broken.items():
             print(f"fails without any fault: {test}\n{output}")
