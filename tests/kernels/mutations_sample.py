@@ -24,20 +24,20 @@ MUTATIONS = (
     ("if (level > 0 && step != cut.step) return;", "", _DRAWS),
     ("if (level > 1 && rank >> last_shift != cut.rank >> last_shift) return;", "", _DRAWS),
     ("if (lane_id() >= offset) through += lower;", "if (lane_id() > offset) through += lower;", _DRAWS),
-    ("through += before;", "", _DRAWS),
+    ("through += before;", "through += before & 1;", _DRAWS),
     ("ceil(top_p * whole)", "ceil(top_p * whole) * 1.0001", _TEST + "top_p_of_equals_keeps_the_lower_ids"),
     ("for (; ahead + weights[c] < target; ++c)", "for (; ahead + weights[c] <= target; ++c)", _DRAWS),
     ("exp(static_cast<double>(difference)) * unit", "expf(difference) * unit", _TEST + "top_p_mass_is_exact"),
-    ("if (count == 1) break;", "break;", _DRAWS),
+    ("if (count == 1) break;", "if (count >= 1) break;", _DRAWS),
     ("return within.keeps(cut.step, cut.rank) ? cut : within;", "return cut;", _DRAWS),
     ("top_k < row.vocab)", "top_k < row.vocab - 1)", _DRAWS),
     # the noise
-    ("make_uint4(id, step, request_row, 0)", "make_uint4(id, step, 0, 0)", _DRAWS),
+    ("make_uint4(id, step, request_row, 0)", "make_uint4(id, step, request_row & 1, 0)", _DRAWS),
     ("make_uint4(id, step, request_row, 0)", "make_uint4(id, request_row, step, 0)", _DRAWS),
     ("words.x >> 8", "words.x >> 9", _DRAWS),
     ("make_uint2(settings[4], settings[5])", "make_uint2(settings[4], 0)", _DRAWS),
     # candidates, state and ring
-    ("best_logits ? best_ids[start + i] : i", "i", _TEST + "greedy_from_candidates"),
+    ("best_logits ? best_ids[start + i] : i", "best_logits ? best_ids[i] : i", _TEST + "greedy_from_candidates"),
     (
         "const int count = best_logits ? num_best : vocab;",
         "const int count = best_logits ? num_best - 1 : vocab;",
@@ -48,7 +48,7 @@ MUTATIONS = (
     ("positions[row] += 1;", "positions[row] += token % 2;", _STATE),
     ("steps[row] += 1;", "", _STATE),
     ("sequences[row] = sequence + 1;", "", _STATE),
-    ("(sequence % ring_size)", "(sequence)", _STATE),
+    ("(sequence % ring_size)", "(sequence % (ring_size + 1))", _STATE),
     ("* gridDim.x + row) * 2;", "* gridDim.x) * 2;", _STATE),
     ("st_system(entry + 1, sequence + 1);", "st_system(entry + 1, sequence);", _STATE),
     # barriers
