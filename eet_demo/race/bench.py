@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eet_demo.errors import UnsupportedError
+from eet_demo.errors import EetError, UnsupportedError
 from eet_demo.race import parity
 from eet_demo.race.fits import decide
 from eet_demo.race.inputs import RaceModel, prompt_ids
@@ -46,8 +46,20 @@ class Sample:
 class Bench:
     """One benchmark; `run` returns what `bench --json` writes."""
 
-    def __init__(self, settings: RaceSettings, repeats: int, folder: Path, resources: RaceResources) -> None:
-        """Raises EetError for a request that cannot be run, before anything is started."""
+    def __init__(
+        self,
+        settings: RaceSettings,
+        repeats: int,
+        folder: Path,
+        resources: RaceResources,
+        keep_workers: bool = False,
+    ) -> None:
+        """Raises EetError for a request that cannot be run, before anything is started.
+
+        Args:
+            folder: the model's.
+            keep_workers: leaves the pool as it finds it, for a measurement between races.
+        """
         resources.check(settings, MOST_SIDES)
         self._settings, self._repeats, self._resources = settings, repeats, resources
         self._model: RaceModel = resources.model(folder)
@@ -55,6 +67,7 @@ class Bench:
         stop_ids = self._model.end_ids if settings.free_running else ()
         rows = tuple(tuple(row) for row in prompts)
         self._request = RunRequest(rows, settings.new_tokens, settings.sampling, stop_ids)
+        self._keep_workers = keep_workers
         self._stop = threading.Event()
         self._notes: list[str] = []
         self._lanes = self._build_lanes()
@@ -64,26 +77,37 @@ class Bench:
         """Measures, telling `report` one line at a time.
 
         Raises:
-            EetError: a side failed; a benchmark with a hole in it is none.
+            EetError: a side failed, or `stop` was called; a benchmark with a hole in it is none.
         """
-        steps = self._measure(report)
-        try:
-            with self._resources.turn:
+        with self._resources.turn:
+            found_there = [lane for lane in self._lanes if self._resources.pool.has(lane.options)]
+            steps = self._measure(report)
+            try:
                 while True:
                     next(steps)
                     time.sleep(TICK_S)
-        except StopIteration as end:
-            result: dict[str, Any] = end.value
-            return result
-        finally:
-            deadline_s = time.perf_counter() + ABANDON_S
-            for lane in self._lanes:
-                lane.ask_to_stop()
-            for lane in self._lanes:
-                lane.abandon(deadline_s)
+            except StopIteration as end:
+                result: dict[str, Any] = end.value
+                return result
+            finally:
+                self._release(found_there)
+
+    def stop(self) -> None:
+        """Ends the run early, from any thread; `run` raises."""
+        self._stop.set()
+
+    def _release(self, found_there: list[Lane]) -> None:
+        deadline_s = time.perf_counter() + ABANDON_S
+        for lane in self._lanes:
+            lane.ask_to_stop()
+        for lane in self._lanes:
+            lane.abandon(deadline_s)
+            if self._keep_workers and lane not in found_there:
+                lane.unload()
 
     def _measure(self, report: Report) -> Generator[None, None, dict[str, Any]]:
-        self._resources.pool.retain([lane.options for lane in self._lanes])
+        if not self._keep_workers:
+            self._resources.pool.retain([lane.options for lane in self._lanes])
         yield from at_once(lane.start_process() for lane in self._lanes)
         residency = decide(self._lanes, self._resources.available_bytes())
         self._notes += residency.notes
@@ -104,8 +128,8 @@ class Bench:
         lane.renew(new_record(lane.options.side, self._request, self._model))
         yield from lane.prepare()
         yield from lane.race()
-        if lane.error is not None:
-            raise lane.error
+        if lane.over:
+            raise lane.error or EetError("the benchmark was stopped")
         record = lane.record.as_json()
         metrics = side_metrics(record["tokens"], [len(row) for row in self._request.prompt_ids])
         self._samples[lane.index].append(Sample(repeat, metrics, record))
@@ -116,7 +140,11 @@ class Bench:
         pair = compared_pair(self._settings.sides)
         if pair is None or not self._request.sampling.greedy:
             return None
-        return (yield from parity.compare_lanes(self._lanes[pair[0]], self._lanes[pair[1]], self._request, self._stop))
+        return (
+            yield from parity.compare_lanes(
+                self._lanes[pair[0]], self._lanes[pair[1]], self._request, self._stop, self._notes
+            )
+        )
 
     def _roofline(self) -> Generator[None, None, dict[str, Any] | None]:
         """Measured at the middle of the decode, by the threads of the side that is compared; None without an engine."""

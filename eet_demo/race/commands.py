@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -138,7 +139,13 @@ def _resources(settings: RaceSettings) -> Iterator[tuple[RaceResources, Path]]:
 
 
 def _owner_limits() -> dict[str, Any]:
-    """The owner's settings, as arguments of RaceResources.of_this_machine."""
+    """The owner's settings, as arguments of RaceResources.of_this_machine.
+
+    A host that has only what the engine needs lacks pydantic, which reads them: the command's options are all there is.
+    """
+    if importlib.util.find_spec("pydantic_settings") is None:
+        models_dir = Path.home() / ".cache" / "eet-demo" / "models"
+        return {"models_dir": models_dir, "threads": None, "memory_limit_bytes": None, "hub_enabled": False}
     from eet_demo.settings import load_settings
 
     settings = load_settings()

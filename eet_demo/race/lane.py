@@ -80,15 +80,13 @@ class Lane:
         self, prefixes: Sequence[Sequence[int]], ids: Sequence[Sequence[int]]
     ) -> Generator[None, None, list[list[float]]]:
         """The side's logits of `ids[i]` after `prefixes[i]`; loads it again if it is gone. Raises EetError."""
-        yield from self._load()
-        answer = yield from self._ask({"cmd": "logits", "ids": prefixes, "token_ids": ids}, "logits")
+        answer = yield from self._question({"cmd": "logits", "ids": prefixes, "token_ids": ids})
         values: list[list[float]] = answer["values"]
         return values
 
     def ask_roofline(self, context: int, batch: int) -> Generator[None, None, Message]:
         """`bytes_per_step`, and `bandwidth_gb_s` if the side can measure its own threads. Raises EetError."""
-        yield from self._load()
-        return (yield from self._ask({"cmd": "roofline", "context": context, "batch": batch}, "roofline"))
+        return (yield from self._question({"cmd": "roofline", "context": context, "batch": batch}))
 
     @property
     def base_bytes(self) -> int | None:
@@ -233,6 +231,14 @@ class Lane:
             self._sample_memory(time.perf_counter_ns(), unique=True)
             self.record.finish(time.perf_counter_ns())
         self._state("done", "finished")
+
+    def _question(self, command: Message) -> Generator[None, None, Message]:
+        """Asks a side that has run, outside any clock; Stop is an EetError here."""
+        try:
+            yield from self._load()
+            return (yield from self._ask(command, command["cmd"]))
+        except _Halted:
+            raise EetError(f"{self.options.side} was stopped before it had answered") from None
 
     def _ask(self, command: Message, answer: str) -> Generator[None, None, Message]:
         self._worker().send(command)

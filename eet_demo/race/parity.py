@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from eet_demo.errors import EetError
 from eet_demo.race.metrics import rows_of
 from eet_demo.sides import RunRequest
 
@@ -60,9 +61,12 @@ def with_margins(
 
 
 def compare_lanes(
-    baseline: Lane, contender: Lane, request: RunRequest, stop: threading.Event
+    baseline: Lane, contender: Lane, request: RunRequest, stop: threading.Event, notes: list[str]
 ) -> Generator[None, None, list[dict[str, Any]] | None]:
-    """Parity of two lanes that have run; asks the baseline for margins unless Stop was pressed. None without tokens."""
+    """Parity of two lanes that have run; None without tokens.
+
+    The baseline is asked for margins unless Stop was pressed; one that cannot answer leaves them None, said in `notes`.
+    """
     batch = len(request.prompt_ids)
     left = rows_of(baseline.record.tokens, batch, "id")
     right = rows_of(contender.record.tokens, batch, "id")
@@ -72,7 +76,10 @@ def compare_lanes(
     asked = questions(request.prompt_ids, left, right, rows)
     if not asked or stop.is_set() or baseline.over:
         return rows
-    logits = yield from baseline.ask_logits(
-        [question.prefix for question in asked], [(q.baseline_id, q.contender_id) for q in asked]
-    )
+    pairs = [(question.baseline_id, question.contender_id) for question in asked]
+    try:
+        logits = yield from baseline.ask_logits([question.prefix for question in asked], pairs)
+    except EetError as error:
+        notes.append(f"the margins at the divergence are not known: {error}")
+        return rows
     return with_margins(rows, asked, logits)

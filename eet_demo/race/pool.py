@@ -25,6 +25,11 @@ class WorkerPool:
         self._handles: list[WorkerHandle] = []
         self._lock = threading.Lock()
 
+    def has(self, options: SideOptions) -> bool:
+        """Whether there is a live worker of these options, taken or not."""
+        with self._lock:
+            return any(handle.alive and same_worker(handle.options, options) for handle in self._handles)
+
     def acquire(self, options: SideOptions) -> WorkerHandle:
         """Takes a worker of these options: a resident one, or a fresh process that begins to import its libraries."""
         with self._lock:

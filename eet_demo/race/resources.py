@@ -6,11 +6,25 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from eet_demo import catalog, hardware
 from eet_demo.race.inputs import RaceModel, check_settings, open_model, prompt_ids
 from eet_demo.race.pool import WorkerPool
+from eet_demo.race.software import software_versions
+from eet_demo.race.stock_dtypes import StockDtypes
 from eet_demo.records import Hardware, RaceSettings
+
+
+class Background(Protocol):
+    """Something that uses the machine between races."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+
+    def give_way(self) -> None:
+        """Stops, within about a second; returns at once."""
 
 
 @dataclass
@@ -27,6 +41,8 @@ class RaceResources:
             the owner's command line and not for visitors.
         allow_scripted: scripted sides may race (the page's tests).
         turn: held by the race that runs; the machine is for one race at a time.
+        stock_dtypes: how fast stock is by dtype on this machine; None asks and measures nothing.
+        background: what is measured between races; a race that begins makes it give way.
     """
 
     models_dir: Path
@@ -38,6 +54,8 @@ class RaceResources:
     allow_scripted: bool = False
     pool: WorkerPool = field(default_factory=WorkerPool)
     turn: threading.Lock = field(default_factory=threading.Lock)
+    stock_dtypes: StockDtypes | None = None
+    background: Background | None = None
     _models: dict[Path, RaceModel] = field(default_factory=dict)
 
     @classmethod
@@ -49,12 +67,22 @@ class RaceResources:
         hub_enabled: bool = True,
         catalogue_only: bool = True,
         allow_scripted: bool = False,
+        cache_dir: Path | None = None,
     ) -> RaceResources:
-        """What the machine has, within the owner's limits (None for none)."""
+        """What the machine has, within the owner's limits (None for none).
+
+        With `cache_dir`, how fast stock is in other dtypes is measured between races and kept there.
+        """
+        machine = hardware.read_hardware(threads, memory_limit_bytes)
+        cores = hardware.usable_cores(threads)
+        known = None
+        if cache_dir is not None:
+            known = StockDtypes(cache_dir / "stock-dtypes.json", machine, software_versions(), cores)
         return cls(
             models_dir=models_dir,
-            hardware=hardware.read_hardware(threads, memory_limit_bytes),
-            threads=hardware.usable_cores(threads),
+            hardware=machine,
+            threads=cores,
+            stock_dtypes=known,
             available_bytes=lambda: hardware.available_memory_bytes(memory_limit_bytes),
             hub_enabled=hub_enabled,
             catalogue_only=catalogue_only,
@@ -82,4 +110,6 @@ class RaceResources:
 
     def close(self) -> None:
         """Ends every worker."""
+        if self.background is not None:
+            self.background.give_way()
         self.pool.close()

@@ -10,6 +10,7 @@ from typing import Any
 from eet_demo import catalog
 from eet_demo.errors import SourceError
 from eet_demo.race import parity
+from eet_demo.race.background import measure_between_races
 from eet_demo.race.fetching import Fetching
 from eet_demo.race.fits import Residency, decide
 from eet_demo.race.inputs import RaceModel, prompt_ids
@@ -40,6 +41,7 @@ class Race:
         self._updates: list[Update] = []
         self._notes: list[str] = []
         self._lanes: list[Lane] = []
+        self._model: RaceModel | None = None
 
     def stop(self) -> None:
         """Asks every side to stop; `run` still ends with a result, of what there is."""
@@ -57,6 +59,8 @@ class Race:
             EetError: the race cannot begin: a bad request, an unknown model, no side that fits in memory.
         """
         self._resources.check(self._settings)
+        if self._resources.background is not None:
+            self._resources.background.give_way()
         while not self._resources.turn.acquire(timeout=TICK_S):
             if self._stop.is_set():
                 return
@@ -72,13 +76,18 @@ class Race:
         finally:
             self._abandon()
             self._resources.turn.release()
+            measure_between_races(self._settings, self._model, self._resources)
 
     def _steps(self) -> Waiting:
         model = yield from self._open_model()
+        self._model = model
         prompts = prompt_ids(self._settings, model)
         request = self._request(prompts, model)
         if model.tokenizer is None:
             self._notes.append(NO_TOKENIZER_NOTE)
+        known = self._resources.stock_dtypes
+        note = known.note(self._settings) if known is not None and "stock" in self._settings.sides else None
+        self._notes += [note] if note is not None else []
         self._lanes = self._build_lanes(request, model)
         self._resources.pool.retain([lane.options for lane in self._lanes])
         self._post_race(model, prompts)
@@ -132,7 +141,11 @@ class Race:
         pair = compared_pair(self._settings.sides)
         if pair is None or not request.sampling.greedy:
             return None
-        return (yield from parity.compare_lanes(self._lanes[pair[0]], self._lanes[pair[1]], request, self._stop))
+        return (
+            yield from parity.compare_lanes(
+                self._lanes[pair[0]], self._lanes[pair[1]], request, self._stop, self._notes
+            )
+        )
 
     def _trace(self, model: RaceModel, prompts: list[list[int]], rows: list[dict[str, Any]] | None) -> Trace:
         return {

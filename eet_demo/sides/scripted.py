@@ -35,7 +35,7 @@ class Scenario:
         deaf: Stop is not noticed during prefill, as in stock's.
         ids: ids joined by `+`, repeated; empty takes the prompt's own.
         differ_at: from this step on, every id is one higher.
-        fail_in: `load`, `prefill` or `decode`: raises there. die_in: the process kills itself there.
+        fail_in: `load`, `prefill`, `decode` or `logits`: raises there. die_in: the process kills itself there.
         fault_at: step of a fault in `decode`.
         trace, index: play side `index` of this recorded trace.
     """
@@ -106,6 +106,7 @@ class ScriptedSide:
 
     def logits_at(self, token_ids: Sequence[int]) -> np.ndarray:
         """Zeros, but `MARGIN` for the id that the script, undisturbed by `differ_at`, puts after `token_ids`."""
+        self._strike("logits")
         logits = np.zeros(2**18, dtype=np.float32)
         for prompt in self._prompts:
             if tuple(token_ids[: len(prompt)]) == prompt:

@@ -275,6 +275,15 @@ def test_race_ending_inside_a_character_flushes_its_bytes_and_dims_after_the_end
     assert columns(updates, 0) == tokens
 
 
+@pytest.mark.parametrize("fault", ["fail_in", "die_in"])
+def test_race_keeps_its_result_when_the_margin_cannot_be_asked(race_resources: RaceResources, fault: str) -> None:
+    sides = (f"scripted:rate=400,{fault}=logits", "scripted:rate=400,differ_at=3")
+    trace = trace_of(run_race(race_resources, race_settings(*sides)))
+    assert trace["parity"] == [{"equal_tokens": 3, "first_divergence": 3, "margin_at_divergence": None}]
+    assert "margins" in trace["notes"][-1]
+    assert trace_of(run_race(race_resources, race_settings()))["sides"][0]["state"] == "done"
+
+
 def test_race_free_running_stops_at_the_end_token(race_resources: RaceResources, model_dir: Path) -> None:
     end = Tokenizer(model_dir).stop_ids[0]
     script = f"scripted:rate=400,ids=504+253+{end}+260"
