@@ -49,9 +49,12 @@ def philox4x32(counter: tuple[NDArray[np.uint32] | int, int, int, int], key: int
 
 
 def gumbel(token_ids: NDArray[np.int64], step: int, row: int, seed: int) -> NDArray[np.float32]:
-    """float32 Gumbel noise of each token id: -log(-log(u)), u = (word >> 8 + 0.5) / 2^24, never 0 or 1."""
+    """float32 Gumbel noise of each token id: -log(-log(u)), u = ((word >> 9) + 0.5) / 2^23.
+
+    23 bits and a half are exact in float32, so u is never 0 nor 1; of 24 bits the largest would round to 1.
+    """
     words = philox4x32((token_ids.astype(np.uint32), step, row, 0), seed)
-    uniform = ((words >> np.uint32(8)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-24)
+    uniform = ((words >> np.uint32(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
     noise: NDArray[np.float32] = -np.log(-np.log(uniform))
     return noise
 

@@ -79,7 +79,7 @@ inline Vec gumbel(const int32_t* ids, const Step& step, int64_t index) {
   uint32_t words[kLanes];
   philox(ids, step.sample_steps[index], step.sample_rows[index], step.seed, words);
   Vec u;
-  for (int i = 0; i < kLanes; ++i) u[i] = (static_cast<float>(words[i] >> 8) + 0.5f) * 0x1p-24f;
+  for (int i = 0; i < kLanes; ++i) u[i] = (static_cast<float>(words[i] >> 9) + 0.5f) * 0x1p-23f;
   const Vec exponential = u < 1.0f ? -log(u) : Vec{};
   return exponential > 0.0f ? -log(exponential) : splat(std::numeric_limits<float>::infinity());
 }

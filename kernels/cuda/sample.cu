@@ -3,7 +3,7 @@
 //     greedy (temperature 0): argmax(logits), ties to the lower id
 //     otherwise: x = logits / temperature; ranked by x, ties to the lower id, top-k keeps the first k; top-p keeps a token while the
 //     mass exp(x - max x) of those before it is below p of the whole; of these argmax(x + gumbel(id)) wins, ties to the lower id
-//     gumbel(id) = -log(-log(u)), u = ((word >> 8) + 0.5) / 2^24, word = philox4x32_10((id, step, row, 0), seed)[0]
+//     gumbel(id) = -log(-log(u)), u = ((word >> 9) + 0.5) / 2^23, word = philox4x32_10((id, step, row, 0), seed)[0]
 //
 // Nothing is sorted. What a filter keeps is a prefix of the ranking, so it is found by its last token: a histogram of weights (ones for
 // top-k, masses for top-p) over 256 classes of rank, the class in which the weight reaches its target, then a histogram inside this class,
@@ -161,7 +161,7 @@ __device__ __forceinline__ Cut narrow(const Scaled& row, const Cut& within, int 
 
 __device__ __forceinline__ float gumbel(int id, int step, int request_row, uint2 seed) {
     const uint4 words = philox4x32_10(make_uint4(id, step, request_row, 0), seed);
-    return -logf(-logf((static_cast<float>(words.x >> 8) + 0.5f) * 5.9604644775390625e-8f));
+    return -logf(-logf((static_cast<float>(words.x >> 9) + 0.5f) * 1.1920928955078125e-7f));
 }
 
 template <int kThreads>

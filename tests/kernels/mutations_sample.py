@@ -34,7 +34,7 @@ MUTATIONS = (
     # the noise
     ("make_uint4(id, step, request_row, 0)", "make_uint4(id, step, request_row & 1, 0)", _DRAWS),
     ("make_uint4(id, step, request_row, 0)", "make_uint4(id, request_row, step, 0)", _DRAWS),
-    ("words.x >> 8", "words.x >> 9", _DRAWS),
+    ("words.x >> 9", "words.x >> 8", _DRAWS),
     ("make_uint2(settings[4], settings[5])", "make_uint2(settings[4], 0)", _DRAWS),
     # candidates, state and ring
     ("best_logits ? best_ids[start + i] : i", "best_logits ? best_ids[i] : i", _TEST + "greedy_from_candidates"),

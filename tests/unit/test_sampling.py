@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from eet_demo.engine import sampling as sampling_module
 from eet_demo.engine.sampling import check_sampling, philox4x32, sample
 from eet_demo.errors import RequestError
 from eet_demo.records import Sampling
@@ -21,6 +22,15 @@ from eet_demo.records import Sampling
 def test_philox_known_answers(counter: tuple[int, int, int, int], key: int, expected: int) -> None:
     """First words of `philox4x32 10` in Random123's kat_vectors."""
     assert philox4x32(counter, key).tolist() == [expected]
+
+
+def test_noise_is_finite_for_every_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest and smallest uniforms: an infinite draw would win whatever its logit."""
+    words = np.array([0, 1, 0xFF, 0x100, 0x1FF, 0x200, 0xFFFFFDFF, 0xFFFFFE00, 0xFFFFFF00, 0xFFFFFFFF], np.uint32)
+    monkeypatch.setattr(sampling_module, "philox4x32", lambda *_: words)
+    noise = sampling_module.gumbel(np.arange(len(words)), 0, 0, 0)
+    assert np.isfinite(noise).all()
+    assert (np.diff(noise) >= 0).all()
 
 
 def test_greedy_tie_takes_the_lower_id() -> None:
