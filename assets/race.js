@@ -108,6 +108,9 @@
     return low;
   }
 
+  /** Messages of the lower layers as sentences. */
+  const sentence = (text) => text && text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+
   const prefersLessMotion = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 
   // ---------------------------------------------------------------------------------------------- the player
@@ -486,9 +489,9 @@
     setNumber(key, raw, text) {
       const { value } = this.numbers[key];
       const [, digits, unit] = /^(.*?)( (?:ms|s|min.*))?$/.exec(text);
+      value.dataset.value = raw ?? "";
       if (value.dataset.text === text) return;
       value.dataset.text = text;
-      value.dataset.value = raw ?? "";
       value.replaceChildren(digits, ...(unit ? [make("small", {}, unit)] : []));
     }
 
@@ -561,7 +564,7 @@
       this.overlayNode.hidden = !words || Boolean(side.error);
       if (side.error && this.drawnError !== side.error) {
         this.drawnError = side.error;
-        this.errorNode.replaceChildren(make("strong", {}, side.error.message), side.error.remedy);
+        this.errorNode.replaceChildren(make("strong", {}, sentence(side.error.message)), sentence(side.error.remedy));
         this.errorNode.hidden = false;
       }
     }
@@ -1020,8 +1023,9 @@
       if (this.player.sides.length) return;
       for (const lane of this.lanes) {
         lane.root.dataset.state = "idle";
-        setText(lane.stateNode, "ready");
-        setText(lane.overlayNode, lane.side.index ? "The same text, by the engine." : "Press Race: the text appears here as it is written.");
+        setText(lane.stateNode, this.state === "queued" ? "queued" : "ready");
+        const words = lane.side.index ? "The same text, by the engine." : "Press Race: the text appears here as it is written.";
+        setText(lane.overlayNode, this.state === "queued" ? "Waits until the machine is free; the place in the queue is shown above." : words);
       }
     }
 
@@ -1072,7 +1076,8 @@
       if (update.kind === "end") return this.end();
       if (update.kind === "go") return this.trigger("go");
       if (update.kind === "leave") {
-        this.state = "idle";
+        this.state = this.player.result ? "done" : "idle";
+        this.drawIdle();
         return this.trigger("leave");
       }
       if (update.kind === "error" && update.side == null) return this.fail(update);
@@ -1097,6 +1102,7 @@
       this.expectedSides = sides;
       this.hush();
       this.halt();
+      this.drawIdle();
       this.announce("Your race is in the queue.");
     }
 
@@ -1158,7 +1164,7 @@
     }
 
     say(message, remedy) {
-      this.notice.replaceChildren(make("strong", {}, message), remedy ? ` ${remedy}` : "");
+      this.notice.replaceChildren(make("strong", {}, sentence(message)), remedy ? ` ${sentence(remedy)}` : "");
       this.notice.hidden = false;
       this.fit();
     }
@@ -1310,6 +1316,7 @@
     window.__clock = {
       set(ns) {
         stage.seek(ns);
+        stage.chart.drawnScale = null; // drawn whole: the same instant is the same picture, however it was reached
         stage.draw();
       },
       get durationNs() {

@@ -15,7 +15,7 @@ _FONT_FILES = {"EET Inter": "inter-latin.woff2", "EET Mono": "jetbrains-mono-lat
 
 
 def _url(path: Path) -> str:
-    """Where Gradio serves an allowed file. Relative, so that it holds behind a proxy's sub-path; the hash defeats caches."""
+    """Where Gradio serves an allowed file: relative, for a proxy's sub-path; the hash defeats stale caches."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     return f"gradio_api/file={quote(path.as_posix())}?v={digest}"
 

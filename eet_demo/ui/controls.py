@@ -94,7 +94,11 @@ class Controls:
         self.document.input(self._choose_document, self.document, [self.question, self.own_text], **quiet)
         for component, event in ((self.model, "change"), (self.new_tokens, "release")):
             getattr(component, event)(
-                self._limit_context, [self.model, self.new_tokens, self.context], self.context, preprocess=False, **quiet
+                self._limit_context,
+                [self.model, self.new_tokens, self.context],
+                self.context,
+                preprocess=False,
+                **quiet,
             )
 
     def _choose_document(self, document: str) -> dict[Any, Any]:
@@ -110,7 +114,8 @@ class Controls:
         if model is None or not new_tokens:
             return gr.skip()
         limit = max(MIN_CONTEXT, model.context_limit - int(new_tokens))
-        return gr.update(maximum=limit, value=min(int(context or DEFAULT_CONTEXT), limit))
+        # The value is left alone where it can be: the visitor may be typing another one meanwhile.
+        return gr.update(maximum=limit, value=limit) if (context or 0) > limit else gr.update(maximum=limit)
 
 
 def build_deck(offer: Offer) -> dict[str, Any]:
@@ -121,7 +126,9 @@ def build_deck(offer: Offer) -> dict[str, Any]:
     limit = model.context_limit - DEFAULT_NEW_TOKENS
     return {
         "model": build_model_picker(offer.list_models(), "" if model.reason else model.id),
-        "document": gr.Dropdown([*choices, ("Your own text", OWN_TEXT)], value=first.id, label="Document", filterable=False),
+        "document": gr.Dropdown(
+            [*choices, ("Your own text", OWN_TEXT)], value=first.id, label="Document", filterable=False
+        ),
         "question": gr.Dropdown(
             list(first.questions), value=first.questions[0], label="Question, pick or write", allow_custom_value=True
         ),
@@ -137,7 +144,9 @@ def build_model_picker(models: tuple[ModelChoice, ...], chosen: str) -> gr.HTML:
 
 def picker_choices(models: tuple[ModelChoice, ...]) -> list[dict[str, str]]:
     """The picker's property."""
-    return [{"id": model.id, "title": model.title, "details": model.details, "reason": model.reason} for model in models]
+    return [
+        {"id": model.id, "title": model.title, "details": model.details, "reason": model.reason} for model in models
+    ]
 
 
 def scripted_html(value: Any, js_on_load: str, **props: Any) -> gr.HTML:
@@ -150,18 +159,20 @@ def build_more() -> dict[str, Any]:
     baselines = [(words, name) for name, words in BASELINES.items()]
     more: dict[str, Any] = {}
     with gr.Row():
-        more["batch"] = gr.Slider(1, MAX_BATCH, 1, step=1, label="Batch (rows)")
+        more["batch"] = gr.Slider(1, MAX_BATCH, 1, step=1, label="Batch", info="Prompts at once.", buttons=[])
         more["ragged"] = gr.Checkbox(False, label="Ragged rows", info="Prompts of different lengths in one batch.")
         more["dtype"] = gr.Dropdown(list(DTYPES), value=DTYPES[0], label="Precision, both sides", filterable=False)
         more["weights"] = gr.Dropdown(list(WEIGHTS), value=WEIGHTS[0], label="Engine weights", filterable=False)
         more["baseline"] = gr.Dropdown(baselines, value="stock", label="Stock variant", filterable=False)
     with gr.Row():
-        schedules = [("In turn, each alone", "in_turn"), ("Together, sharing the machine", "together")]
+        schedules = [("In turn, each alone", "in_turn"), ("Together", "together")]
         more["schedule"] = gr.Radio(schedules, value="in_turn", label="Schedule")
-        more["free_running"] = gr.Checkbox(False, label="Stop at the end of text", info="Compares seconds, not equal work.")
-        more["temperature"] = gr.Slider(0, 2, 0, step=0.05, label="Temperature (0 is greedy)")
-        more["top_k"] = gr.Number(0, label="Top-k (0 keeps all)", precision=0, minimum=0)
-        more["top_p"] = gr.Slider(0, 1, 1, step=0.01, label="Top-p")
+        more["free_running"] = gr.Checkbox(
+            False, label="Stop at the end of text", info="Compares seconds, not equal work."
+        )
+        more["temperature"] = gr.Slider(0, 2, 0, step=0.05, label="Temperature", info="0 is greedy.", buttons=[])
+        more["top_k"] = gr.Number(0, label="Top-k", info="0 keeps all.", precision=0, minimum=0)
+        more["top_p"] = gr.Slider(0.01, 1, 1, step=0.01, label="Top-p", buttons=[])
         more["seed"] = gr.Number(0, label="Seed", precision=0, minimum=0)
     return more
 

@@ -22,6 +22,7 @@ SIGN_OF_LIFE_S = 0.25
 
 QUEUED_WORDS = "Waiting for the machine"
 RACING_WORDS = "Racing"
+STOPPING_WORDS = "Stopping"
 READY_WORDS = "Ready"
 
 MakeRace = Callable[[RaceSettings], RaceLike]
@@ -33,7 +34,10 @@ def error_update(error: Exception) -> Update:
         message, remedy = str(error), error.remedy
     else:
         LOGGER.error("a race failed unexpectedly", exc_info=error)
-        message, remedy = f"Something unforeseen failed: {type(error).__name__}: {error}", "The server's log has the details."
+        message, remedy = (
+            f"Something unforeseen failed: {type(error).__name__}: {error}",
+            "The server's log has the details.",
+        )
     return {"kind": "error", "message": message, "remedy": remedy}
 
 

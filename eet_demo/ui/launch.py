@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import gradio as gr
 
@@ -20,7 +21,8 @@ def require_free_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise PortInUseError(
-                f"Port {port} of {host} cannot be used ({error.strerror}). Stop what listens there, or choose another: --port {port + 1}"
+                f"Port {port} of {host} cannot be used ({error.strerror}). Stop what listens there, or choose "
+                f"another: --port {port + 1}"
             ) from None
 
 
@@ -57,6 +59,19 @@ def build_theme() -> gr.themes.Base:
     )
 
 
+def launch_options() -> dict[str, Any]:
+    """How every page of this project is served: its own looks and files, no footer, no history, no second server."""
+    return {
+        "theme": build_theme(),
+        "head": head_elements(),
+        "footer_links": [],
+        "run_history": False,
+        "ssr_mode": False,
+        "allowed_paths": [str(ASSETS)],
+        "show_error": True,
+    }
+
+
 def launch(
     demo: gr.Blocks, host: str, port: int, share: bool = False, when_up: Callable[[], None] = lambda: None
 ) -> None:
@@ -70,15 +85,9 @@ def launch(
         server_name=host,
         server_port=port,
         share=share,
-        theme=build_theme(),
-        head=head_elements(),
-        footer_links=[],
-        run_history=False,
-        ssr_mode=False,
-        allowed_paths=[str(ASSETS)],
-        show_error=True,
         quiet=True,
         prevent_thread_lock=True,
+        **launch_options(),
     )
     print(f"The race is at {demo.share_url or demo.local_url}", flush=True)
     when_up()

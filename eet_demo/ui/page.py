@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import gradio as gr
+from gradio import events
 
 from eet_demo.records import RaceSettings
 from eet_demo.ui.api import make_race_endpoint
 from eet_demo.ui.controls import Controls, build_deck, build_more, picker_choices, scripted_html
-from eet_demo.ui.handlers import QUEUED_WORDS, RACING_WORDS, READY_WORDS, Handlers, MakeRace, session_of
+from eet_demo.ui.handlers import QUEUED_WORDS, RACING_WORDS, READY_WORDS, STOPPING_WORDS, Handlers, MakeRace, session_of
 from eet_demo.ui.offer import Offer
 from eet_demo.ui.runs import Payload, Runs
 
@@ -28,23 +29,26 @@ _STATUS_TEMPLATE = """<p class="eet-status">${value}</p>"""
 def build_page(offer: Offer, check: Callable[[RaceSettings], None], make_race: MakeRace) -> gr.Blocks:
     """The demo's page, queue included. `check` and `make_race` are what `Handlers` asks for."""
     handlers = Handlers(Runs(), check, make_race)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as demo:
+    demo = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True)
+    with demo:
         with gr.Row(elem_id="eet-head"):
             _build_head(TITLE, options=True)
-            status = gr.HTML(READY_WORDS, html_template=_STATUS_TEMPLATE, elem_id="eet-status", scale=0, min_width=210)
+            status = gr.HTML(READY_WORDS, html_template=_STATUS_TEMPLATE, apply_default_css=False, elem_id="eet-status")
         with gr.Row(elem_id="eet-deck"):
             parts = build_deck(offer)
             with gr.Column(elem_id="eet-buttons", min_width=120, scale=0):
                 race_button = gr.Button("Race", variant="primary", elem_id="eet-race")
                 stop_button = gr.Button("Stop", elem_id="eet-stop", interactive=False)
-        parts["own_text"] = gr.Textbox(label="Your own text", lines=3, max_lines=6, visible=False, elem_id="eet-own-text")
+        parts["own_text"] = gr.Textbox(
+            label="Your own text", lines=3, max_lines=6, visible=False, elem_id="eet-own-text"
+        )
         with gr.Column(elem_id="eet-more"):
             parts |= build_more()
         stage = _build_stage(offer.as_idle(), handlers)
         controls = Controls(offer=offer, **parts)
         controls.listen()
         _connect(handlers, controls, stage, status, race_button, stop_button)
-        gr.api(
+        events.api(
             make_race_endpoint(offer, check, make_race),
             api_name="race",
             concurrency_id=MACHINE,
@@ -67,7 +71,8 @@ def build_replay(trace: Mapping[str, Any]) -> gr.Blocks:
     """A page that plays one recorded race; nothing runs."""
     from eet_demo.ui.recording import recorded_result
 
-    with gr.Blocks(title=f"{TITLE}: replay", analytics_enabled=False, fill_width=True) as demo:
+    demo = gr.Blocks(title=f"{TITLE}: replay", analytics_enabled=False, fill_width=True)
+    with demo:
         _build_head(f"{TITLE}: replay", options=False)
         _build_stage({"replay": recorded_result(trace)}, None)
     return demo
@@ -102,19 +107,28 @@ def sealed(value: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _connect(
-    handlers: Handlers, controls: Controls, stage: gr.HTML, status: gr.HTML, race_button: gr.Button, stop_button: gr.Button
+    handlers: Handlers,
+    controls: Controls,
+    stage: gr.HTML,
+    status: gr.HTML,
+    race_button: gr.Button,
+    stop_button: gr.Button,
 ) -> None:
     """Race -> checked at once -> the stage asks for its turn ("go") -> queued; Stop never waits in the queue."""
     outputs = [stage, status, race_button, stop_button]
 
     def buttons(racing: bool, words: str) -> dict[Any, Any]:
-        return {status: words, race_button: gr.update(interactive=not racing), stop_button: gr.update(interactive=racing)}
+        return {
+            status: words,
+            race_button: gr.update(interactive=not racing),
+            stop_button: gr.update(interactive=racing),
+        }
 
     def press(values: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
         run, payload = handlers.press(session_of(request), lambda: controls.settings(values))
         return {stage: sealed(payload)} | (buttons(True, QUEUED_WORDS) if run.settings is not None else {})
 
-    def race(request: gr.Request) -> Iterator[dict[Any, Any]]:
+    def take_turn(request: gr.Request) -> Iterator[dict[Any, Any]]:
         run = handlers.runs.of_session(session_of(request))
         if run is not None and run.settings is not None:
             yield {status: RACING_WORDS}
@@ -124,12 +138,14 @@ def _connect(
 
     def stop(request: gr.Request) -> dict[Any, Any]:
         payload = handlers.stop(session_of(request))
-        return {stage: sealed(payload)} | buttons(False, READY_WORDS) if payload is not None else {}
+        if payload is None:
+            return {status: STOPPING_WORDS}  # the race ends by itself, with a result
+        return {stage: sealed(payload)} | buttons(False, READY_WORDS)
 
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     race_button.click(press, controls.inputs, outputs, preprocess=False, **quiet)
     turn = stage.go(
-        race,
+        take_turn,
         None,
         outputs,
         show_progress="minimal",

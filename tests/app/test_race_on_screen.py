@@ -1,0 +1,217 @@
+"""A race in a real Chromium: each side in its turn, both in the replay, numbers that are the trace's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+from screen import (
+    OpenPage,
+    ScriptedPage,
+    choose_own_text,
+    download_trace,
+    lane,
+    number,
+    press_race,
+    race_to_end,
+    set_slider,
+    shown_rate,
+    shown_ratio,
+    shown_time,
+    side_text,
+    text_of,
+    wait_end,
+    wait_side,
+    wait_state,
+    wait_tokens,
+)
+
+from eet_demo.race.metrics import side_metrics, speedup
+
+WATCH_LANES = """() => {
+    window.seen = [];
+    new MutationObserver((changes) => changes.forEach(({ target }) => target.dataset.side
+        && seen.push([Number(target.dataset.side), target.dataset.state])))
+        .observe(document.querySelector('.eet-lanes'), { attributeFilter: ['data-state'], subtree: true });
+}"""
+
+
+def test_one_click_races_each_side_in_its_turn(open_page: OpenPage) -> None:
+    page = open_page()
+    page.evaluate(WATCH_LANES)
+    press_race(page)
+    wait_side(page, 0, "decoding")
+    wait_tokens(page, 0, 3)
+    assert page.evaluate("window.__race.player.sides[1].tokenId.length") == 0
+    expect(lane(page, 1).locator(".eet-overlay")).to_contain_text("machine alone")
+    wait_state(page, "done", "replay")
+    seen = page.evaluate("window.seen")
+    last_of_first = max(place for place, (side, state) in enumerate(seen) if side == 0 and state == "decoding")
+    first_of_second = min(place for place, (side, state) in enumerate(seen) if side == 1 and state == "prefilling")
+    assert last_of_first < first_of_second, seen
+    wait_end(page)
+
+
+def test_numbers_on_screen_are_those_of_the_trace(open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page()
+    race_to_end(page)
+    trace = download_trace(page, tmp_path)
+    lengths = [len(row) for row in trace["prompt_ids"]]
+    metrics = [side_metrics(side["tokens"], lengths) for side in trace["sides"]]
+    for side, figures in enumerate(metrics):
+        assert number(page, side, "average") == (shown_rate(figures["decode_tok_s"]), figures["decode_tok_s"])
+        text, ttft_ns = number(page, side, "ttft")
+        assert text.replace("\n", " ") == shown_time(figures["ttft_ms"])
+        assert ttft_ns == pytest.approx(figures["ttft_ms"] * 1e6)
+        process_bytes = trace["sides"][side]["memory"]["process_bytes"][-1]
+        assert number(page, side, "process")[1] == process_bytes
+        assert text_of(page, side) == side_text(trace, side)
+        prompt_and_new = f"Prefill {lengths[0]} tokens at {shown_rate(figures['prefill_tok_s'])} tokens/s"
+        expect(lane(page, side).locator(".eet-phase")).to_contain_text(prompt_and_new)
+    decode = speedup(*metrics)["decode"]
+    assert decode is not None
+    expect(page.locator(".eet-speedup")).to_have_text(shown_ratio(decode))
+
+
+def test_replay_plays_both_sides_on_one_clock(open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page()
+    press_race(page)
+    wait_state(page, "replay")  # it begins by itself
+    race_ns = page.evaluate("window.__clock.durationNs")
+    page.wait_for_function("[0, 1].every(side => document.querySelectorAll('.eet-text')[side].textContent.length > 5)")
+    page.get_by_role("button", name="Pause").click()
+    assert 0 < page.evaluate("window.__race.stage.clockNs") < race_ns
+    wait_end(page)
+    trace = download_trace(page, tmp_path)
+    for share in (0.1, 0.75, 0.4, 0.999):  # backwards too
+        page.evaluate("ns => window.__clock.set(ns)", share * race_ns)
+        for side in (0, 1):
+            assert text_of(page, side) == side_text(trace, side, until_ns=share * race_ns), (share, side)
+    page.get_by_role("button", name="Restart").click()
+    wait_state(page, "replay")
+    page.get_by_label("Replay speed").select_option("4")
+    wait_state(page, "done")
+    assert text_of(page, 1) == side_text(trace, 1)
+
+
+def test_scrub_and_play_by_keyboard(open_page: OpenPage) -> None:
+    page = open_page(reduced_motion="reduce")
+    page.locator("#eet-race").focus()
+    page.keyboard.press("Enter")
+    wait_state(page, "live")
+    wait_end(page)
+    assert page.evaluate("window.__race.state") == "done"  # less motion: the replay is offered, not begun
+    page.get_by_label("Replay position").focus()
+    page.keyboard.press("Home")
+    page.wait_for_function("window.__race.stage.clockNs === 0")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("window.__race.stage.clockNs > 0")
+    page.get_by_role("button", name="Play", exact=True).focus()
+    page.keyboard.press("Space")
+    wait_state(page, "replay")
+    page.keyboard.press("Space")
+    wait_state(page, "done")
+
+
+def test_together_both_write_at_once(open_page: OpenPage, scripted_page: ScriptedPage) -> None:
+    scripted_page.scene.sides = ("scripted:rate=40", "scripted:rate=60")
+    page = open_page()
+    page.get_by_role("button", name="Options").click()
+    page.get_by_label("Together").check()
+    press_race(page)
+    page.wait_for_function(
+        """() => { const { sides } = window.__race.player;
+            return sides.length && sides.every((side) => side.state === 'decoding' && side.tokenId.length); }"""
+    )
+    expect(page.locator(".eet-notes")).to_contain_text("share the hardware")
+    expect(page.locator(".eet-strip")).to_contain_text("both at once")
+    wait_end(page)
+
+
+def test_parity_names_the_first_divergence_and_its_margin(open_page: OpenPage, scripted_page: ScriptedPage) -> None:
+    scripted_page.scene.sides = ("scripted:rate=300", "scripted:rate=400,differ_at=20")
+    page = open_page()
+    race_to_end(page)
+    expect(page.locator("[data-number='parity']")).to_have_text("20 of 64")
+    expect(page.locator(".eet-parity-words")).to_contain_text("first differs at token 21")
+    expect(page.locator(".eet-parity-words")).to_contain_text("margin there 0.25")
+    for side in (0, 1):
+        expect(lane(page, side).locator(".eet-mark-diverge")).to_have_count(1)
+
+
+def test_sampling_is_not_compared(open_page: OpenPage) -> None:
+    page = open_page()
+    page.get_by_role("button", name="Options").click()
+    page.get_by_label("number input for Temperature").fill("0.8")
+    page.keyboard.press("Enter")
+    race_to_end(page)
+    expect(page.locator(".eet-parity-words")).to_contain_text("Not compared")
+    expect(page.locator(".eet-strip")).to_contain_text("temperature 0.8")
+
+
+def test_text_after_the_end_is_dimmed_behind_a_mark(open_page: OpenPage, scripted_page: ScriptedPage) -> None:
+    end = 2  # <|im_end|> of the default model
+    ids = "+".join(map(str, [504, 2644, end, 504, 2644, 9531]))
+    scripted_page.scene.sides = (f"scripted:ids={ids},rate=300", f"scripted:ids={ids},rate=300")
+    page = open_page()
+    race_to_end(page)
+    for side in (0, 1):
+        mark = lane(page, side).locator(".eet-mark-end")
+        expect(mark).to_have_count(1)
+        expect(mark).to_contain_text("both sides do equal work")
+        written = lane(page, side).locator(".eet-written").all_inner_texts()
+        assert "".join(written).endswith("<|im_end|>")
+        assert lane(page, side).locator(".eet-after-end").first.inner_text().strip()
+
+
+def test_rows_of_a_batch_are_picked(open_page: OpenPage, scripted_page: ScriptedPage, tmp_path: Path) -> None:
+    scripted_page.scene.changed = {"batch": 2, "ragged": True, "new_tokens": 48}
+    page = open_page()
+    race_to_end(page)
+    trace = download_trace(page, tmp_path)
+    expect(lane(page, 0).locator(".eet-number-now dt")).to_contain_text("2 rows")
+    for row in (1, 0):
+        page.get_by_label("Row of the batch").select_option(str(row))
+        for side in (0, 1):
+            page.wait_for_function(
+                "([side, text]) => document.querySelectorAll('.eet-text')[side].textContent.includes(text)",
+                arg=[side, side_text(trace, side, row)[:40]],
+            )
+            assert text_of(page, side) == side_text(trace, side, row)
+    assert side_text(trace, 0, 0) != side_text(trace, 0, 1)
+
+
+def test_lost_updates_are_asked_for_again(open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page()
+    page.evaluate(
+        """() => {
+            const stage = window.__race.stage;
+            const receive = stage.receive.bind(stage);
+            stage.receive = (value) => (value.seq % 4 === 2 ? undefined : receive(value));
+        }"""
+    )
+    race_to_end(page)
+    assert page.evaluate("window.__race.stage.resyncs") > 0
+    trace = download_trace(page, tmp_path)
+    for side in (0, 1):
+        assert text_of(page, side) == side_text(trace, side)
+
+
+@pytest.mark.parametrize(
+    "evil", ["<img src=x onerror=alert(1)><script>alert(2)</script>", "\N{WOMAN}\u200d\N{ROCKET} שלום עולם \u202eünï"]
+)
+def test_text_is_text_never_markup(open_page: OpenPage, evil: str, tmp_path: Path) -> None:
+    """A scripted side writes the prompt's own ids, so the visitor's words come back as the model's."""
+    page = open_page()
+    dialogs: list[Any] = []
+    page.on("dialog", lambda dialog: dialogs.append(dialog) or dialog.dismiss())
+    choose_own_text(page, f"{evil} {evil}")
+    set_slider(page, "New tokens", 128)
+    race_to_end(page)
+    trace = download_trace(page, tmp_path)
+    assert text_of(page, 0) == side_text(trace, 0)
+    assert evil in text_of(page, 0)
+    assert page.locator(".eet-stage :is(img, script)").count() == 0
+    assert not dialogs

@@ -1,0 +1,103 @@
+"""`/race` through gradio_client: named parameters, a valid trace, the same queue for everybody."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from screen import QUICK, ScriptedPage
+
+from eet_demo.race.trace import validate_trace
+from eet_demo.records import RaceSettings
+from eet_demo.ui.handlers import Handlers
+from eet_demo.ui.runs import Runs
+
+PARAMETERS = [
+    "model",
+    "context",
+    "new_tokens",
+    "batch",
+    "dtype",
+    "weights",
+    "sides",
+    "schedule",
+    "prompt",
+    "temperature",
+    "top_k",
+    "top_p",
+    "seed",
+]
+
+
+@pytest.fixture(scope="module")
+def client(scripted_page: ScriptedPage) -> Client:
+    return Client(scripted_page.url, verbose=False)
+
+
+def test_race_endpoint_has_the_named_parameters_with_defaults(client: Client) -> None:
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    assert list(endpoints) == ["/race"]  # the page's own events are private
+    parameters = endpoints["/race"]["parameters"]
+    assert [parameter["parameter_name"] for parameter in parameters] == PARAMETERS
+    assert all(parameter["parameter_has_default"] for parameter in parameters)
+
+
+def test_race_endpoint_returns_a_valid_trace(client: Client) -> None:
+    trace = client.predict(context=64, new_tokens=8, batch=2, sides=[QUICK[0]], prompt="bread", api_name="/race")
+    validate_trace(trace)
+    assert trace["settings"]["sides"] == [QUICK[0]]
+    assert trace["settings"]["context"] == 64
+    assert len(trace["sides"][0]["tokens"]["id"]) == 16
+
+
+def test_two_clients_at_once_both_get_theirs(scripted_page: ScriptedPage, client: Client) -> None:
+    other = Client(scripted_page.url, verbose=False)
+    found: dict[str, dict[str, Any]] = {}
+
+    def race(name: str, of: Client, prompt: str) -> None:
+        found[name] = of.predict(new_tokens=16, prompt=prompt, api_name="/race")
+
+    racers = [
+        threading.Thread(target=race, args=("first", client, "bread")),
+        threading.Thread(target=race, args=("second", other, "coffee")),
+    ]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join(timeout=60)
+    for name, prompt in (("first", "bread"), ("second", "coffee")):
+        trace = validate_trace(found[name])
+        assert trace["settings"]["prompt"] == prompt
+        assert [len(side["tokens"]["id"]) for side in trace["sides"]] == [16, 16]
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"model": "gpt-9"}, "No model is called 'gpt-9'"),
+        ({"context": 8000, "new_tokens": 500}, "the model's limit is 8192"),
+        ({"prompt": "text:"}, "The prompt is empty"),
+        ({"sides": "llama.cpp"}, "unknown side"),
+        ({"temperature": -1.0}, "temperature is -1"),
+        ({"schedule": "never"}, "schedule 'never'"),
+    ],
+)
+def test_race_endpoint_says_what_is_wrong(client: Client, asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(AppError, match=words.replace("(", r"\(")):
+        client.predict(api_name="/race", **asked)
+
+
+def test_unforeseen_error_is_logged_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(_: RaceSettings) -> Any:
+        raise ZeroDivisionError("planted")
+
+    handlers = Handlers(Runs(), lambda _: None, broken)
+    run, first = handlers.press("session", lambda: RaceSettings("smollm2-135m"))
+    assert [update["kind"] for update in first["updates"]] == ["queued", "go"]
+    said = [update for payload in handlers.drain(run) for update in payload["updates"]]
+    assert [update["kind"] for update in said] == ["error", "end"]
+    assert "ZeroDivisionError: planted" in said[0]["message"]
+    assert "planted" in caplog.text
