@@ -97,14 +97,12 @@ class RandomCheckpoint:
 class Rig:
     """One random model on the CPU executor, in debug mode: memory is poisoned and guarded."""
 
-    def __init__(
-        self, spec: ModelSpec, limits: Limits, threads: int, seed: int = 0, flags: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, spec: ModelSpec, limits: Limits, threads: int, seed: int = 0, flags: Sequence[str] = ()) -> None:
         self.spec, self.limits = spec, limits
         self.program = build_program(spec)
         self.plan = plan = plan_memory(self.program, CpuLayout(), limits, guard_bytes=64)
         self.executor = CpuExecutor(self.program, plan, EngineOptions(threads=threads, debug=True), flags=flags)
-        checkpoint = RandomCheckpoint(spec, seed)
+        self.checkpoint = checkpoint = RandomCheckpoint(spec, seed)
         self.executor.load(checkpoint)  # type: ignore[arg-type]
         self._weights = {weight.name: checkpoint.canonical(weight) for weight in weights_of(spec)}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -61,13 +60,3 @@ def test_broken_library_is_named(tmp_path: Path) -> None:
     broken.write_bytes(b"not an ELF file")
     with pytest.raises(KernelCompileError, match=str(broken)):
         records.open_library(broken)
-
-
-def test_portable_build_without_vector_extensions_compiles_and_agrees(tmp_path: Path) -> None:
-    """The path for a CPU without AVX: four lanes, no fused multiply-add."""
-    flags = [*compiler.FLAGS, "-march=x86-64"]
-    if os.uname().machine != "x86_64":
-        pytest.skip("-march=x86-64 names an x86 machine")
-    target = tmp_path / "portable.so"
-    compiler.compile_library(compiler.find_compiler(), flags, compiler.SOURCES / "engine.cpp", target)
-    records.open_library(target)

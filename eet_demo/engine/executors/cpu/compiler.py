@@ -18,7 +18,10 @@ from eet_demo.hardware import cpu_features, cpu_name
 SOURCES = Path(__file__).parents[4] / "kernels" / "cpu"
 DEFAULT_CACHE = Path.home() / ".cache" / "eet-demo" / "cpu"
 
-FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-ffp-contract=fast")
+FLAGS = (
+    *("-O3", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-ffp-contract=fast"),
+    "-Wno-psabi",  # no vector crosses the interface
+)
 """No -ffast-math: NaN must stay NaN and sums keep their order."""
 
 COMPILERS = ("c++", "g++", "clang++")
