@@ -13,7 +13,8 @@ from eet_demo.errors import EetError, UnsupportedError
 from eet_demo.race import parity
 from eet_demo.race.fits import decide
 from eet_demo.race.inputs import RaceModel, prompt_ids
-from eet_demo.race.lane import Lane, LaneJob
+from eet_demo.race.job import LaneJob
+from eet_demo.race.lane import Lane
 from eet_demo.race.metrics import FIGURES, Metrics, median, peaks, side_metrics, speedup
 from eet_demo.race.resources import RaceResources
 from eet_demo.race.schedule import at_once

@@ -32,6 +32,7 @@ class WorkerHandle:
         self.options = options
         self.config: dict[str, Any] | None = None
         self.base_bytes: int | None = None
+        self.compiled_s: float | None = None
         self.kinds: dict[str, int] = {}
         self.busy = False
         self.taken = False  # by a lane: two equal sides are two workers
@@ -162,6 +163,8 @@ class WorkerHandle:
             self.kinds = event["kinds"]
         if event["event"] == "imported":
             self.base_bytes = event["process_bytes"]
+        if event["event"] == "compiled":
+            self.compiled_s = event["seconds"]
         if event["event"] == "loaded":
             self.config = event["config"]
 

@@ -5,49 +5,26 @@ Every step is a generator that yields whenever it waits; the schedule decides wh
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Generator, Sequence
 
 from eet_demo import errors
 from eet_demo.errors import EetError, WorkerError
 from eet_demo.race.handle import WorkerHandle
+from eet_demo.race.job import WARM_UP_PROMPT_TOKENS, LaneJob, Waiting
 from eet_demo.race.memory import ProcessMemory
-from eet_demo.race.pool import WorkerPool
 from eet_demo.race.record import SideRecord
 from eet_demo.race.worker import Message
 from eet_demo.records import as_json
-from eet_demo.sides import RunRequest, SideOptions
-
-Update = dict[str, Any]
-Waiting = Generator[None, None, None]
+from eet_demo.sides import SideOptions
 
 STOP_GRACE_S = 1.0
+WORTH_A_PHASE_S = 0.2
 MEMORY_EVERY_NS = 100_000_000
-WARM_UP_TOKENS = 64
-WARM_UP_PROMPT_TOKENS = 1024
 
 
 class _Halted(Exception):  # noqa: N818 - a request, not an error
     """The visitor pressed Stop, and the worker has stopped or was ended."""
-
-
-@dataclass(frozen=True)
-class LaneJob:
-    """What every lane of one race shares.
-
-    Args:
-        post: takes one update for the page.
-        full_warm_up: warm up with the whole prompt however long; else at most WARM_UP_PROMPT_TOKENS of each row.
-    """
-
-    request: RunRequest
-    pool: WorkerPool
-    post: Callable[[Update], None]
-    stop: threading.Event
-    full_warm_up: bool = False
 
 
 class Lane:
@@ -196,13 +173,20 @@ class Lane:
 
     def _load_weights(self, handle: WorkerHandle) -> Waiting:
         begin_ns = time.perf_counter_ns()
-        self._state("loading", f"loading {self.options.dtype} weights")
+        self._state("loading", f"loading {self.options.dtype} weights; the first time, kernels are compiled before")
         handle.load()
-        yield from self._wait("loaded")
+        if handle.compiled_s is None:
+            yield from self._wait("compiled")
+        if handle.compiled_s is not None and handle.compiled_s > WORTH_A_PHASE_S:
+            loading_ns = time.perf_counter_ns()
+            self.record.phase("compiling", begin_ns, loading_ns)
+            begin_ns = loading_ns
+        if not handle.loaded:
+            yield from self._wait("loaded")
         self.record.phase("loading", begin_ns, time.perf_counter_ns())
 
     def _warm_up(self) -> Waiting:
-        handle, request = self._worker(), self._warm_up_request()
+        handle, request = self._worker(), self._job.warm_up_request()
         shape = (request.new_tokens, *map(len, request.prompt_ids))
         begin_ns = time.perf_counter_ns()
         if shape in handle.warmed:
@@ -215,12 +199,6 @@ class Lane:
         yield from self._ask({"cmd": "run", "request": as_json(request), "warm_up": True}, "finished")
         handle.warmed.add(shape)
         self.record.phase("warm-up", begin_ns, time.perf_counter_ns(), detail)
-
-    def _warm_up_request(self) -> RunRequest:
-        request = self._job.request
-        longest = None if self._job.full_warm_up else WARM_UP_PROMPT_TOKENS
-        prompts = tuple(row[:longest] for row in request.prompt_ids)
-        return RunRequest(prompts, min(WARM_UP_TOKENS, request.new_tokens), request.sampling)
 
     def _race(self) -> Waiting:
         self._state("prefilling", "reading the prompt")

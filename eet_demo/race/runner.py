@@ -14,7 +14,8 @@ from eet_demo.race.background import measure_between_races
 from eet_demo.race.fetching import Fetching
 from eet_demo.race.fits import Residency, decide
 from eet_demo.race.inputs import RaceModel, prompt_ids
-from eet_demo.race.lane import Lane, LaneJob, Update, Waiting
+from eet_demo.race.job import LaneJob, Update, Waiting
+from eet_demo.race.lane import Lane
 from eet_demo.race.metrics import figures
 from eet_demo.race.resources import RaceResources
 from eet_demo.race.schedule import at_once, in_turn, together

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from eet_demo.race.lane import Lane, Waiting
+from eet_demo.race.job import Waiting
+from eet_demo.race.lane import Lane
 
 
 def in_turn(lanes: Sequence[Lane], resident: bool) -> Waiting:

@@ -87,6 +87,9 @@ class Roofline:
 class Side(Protocol):
     """One lane. Built in its worker process; nothing heavy happens before `load`."""
 
+    def compile(self) -> None:
+        """Compiles the kernels that this machine has not compiled yet; a phase of its own, before `load`."""
+
     def load(self) -> SideConfig:
         """Brings the weights into memory and returns what this side really is."""
 

@@ -87,6 +87,9 @@ class BaselineSide:
         self._batch = 0
         self._new_tokens = 0
 
+    def compile(self) -> None:
+        """Nothing to do: torch compiles nothing for a CPU, and `stock-static` on CUDA compiles in its warm-up."""
+
     def load(self) -> SideConfig:
         """Raises CheckpointError for a folder that transformers cannot load whole, UnsupportedError for a dtype."""
         options = self._options

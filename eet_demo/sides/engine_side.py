@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from eet_demo.engine.engine import Engine
+from eet_demo.engine.executors.cpu.compiler import library
 from eet_demo.errors import RequestError
 from eet_demo.records import EngineOptions, SideConfig, as_json
 from eet_demo.sides import Roofline, RunClock, RunRequest, SideOptions, Sink, StopRun
@@ -69,6 +70,10 @@ class EngineSide:
         self._options = options
         self._engine: Engine | None = None
         self._cached_slots = 0
+
+    def compile(self) -> None:
+        if self._options.device == "cpu":
+            library()
 
     def load(self) -> SideConfig:
         options = self._options

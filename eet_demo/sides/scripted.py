@@ -42,6 +42,7 @@ class Scenario:
 
     rate: float = 100.0
     prefill_s: float = 0.1
+    compile_s: float = 0.0
     load_s: float = 0.0
     passes: int = 0
     deaf: bool = False
@@ -77,6 +78,9 @@ class ScriptedSide:
         self._scenario = Scenario.from_options(parse_side(options.side).options)
         self._cached_tokens = 0
         self._prompts: tuple[tuple[int, ...], ...] = ()
+
+    def compile(self) -> None:
+        time.sleep(self._scenario.compile_s)
 
     def load(self) -> SideConfig:
         time.sleep(self._scenario.load_s)

@@ -137,6 +137,18 @@ def test_race_does_not_time_a_side_while_another_one_loads(race_resources: RaceR
     assert [phase["name"] for phase in phases].count("loading") == 1
 
 
+def test_race_shows_compiling_as_a_phase_of_its_own(race_resources: RaceResources) -> None:
+    settings = race_settings("scripted:compile_s=0.4,load_s=0.3,rate=400")
+    phases = trace_of(run_race(race_resources, settings))["sides"][0]["phases"]
+    assert [phase["name"] for phase in phases] == ["compiling", "loading", "warm-up", "prefill", "decode"]
+    compiling, loading = phases[:2]
+    assert compiling["end_ns"] - compiling["start_ns"] == pytest.approx(0.4e9, abs=0.2e9)
+    assert compiling["end_ns"] == loading["start_ns"]
+    assert "loading" not in [
+        phase["name"] for phase in trace_of(run_race(race_resources, settings))["sides"][0]["phases"]
+    ]
+
+
 @pytest.mark.parametrize("at", ["waiting", "loading", "warming", "prefilling", "decoding"])
 def test_race_stopped_at_any_moment_ends_soon_with_a_valid_trace(race_resources: RaceResources, at: str) -> None:
     slow = "scripted:rate=12,prefill_s=0.6,load_s=0.5"

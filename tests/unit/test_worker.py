@@ -117,7 +117,7 @@ def test_worker_prints_of_libraries_do_not_disturb_the_events(start: Callable[[s
         timeout=PATIENCE_S,
     )
     events = [json.loads(line)["event"] for line in done.stdout.splitlines()]
-    assert events == ["imported", "loaded", "closed"]
+    assert events == ["imported", "compiled", "loaded", "closed"]
     assert "noise on stdout" in done.stderr
     assert "raw noise" in done.stderr
 

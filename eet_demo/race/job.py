@@ -1,0 +1,43 @@
+"""What every lane of one race shares."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from eet_demo.race.pool import WorkerPool
+from eet_demo.sides import RunRequest
+
+Update = dict[str, Any]
+"""Something small and JSON-able for the page; `kind` says what."""
+
+Waiting = Generator[None, None, None]
+"""Steps that yield whenever they wait."""
+
+WARM_UP_TOKENS = 64
+WARM_UP_PROMPT_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class LaneJob:
+    """The work of one race.
+
+    Args:
+        post: takes one update for the page.
+        stop: set once the visitor pressed Stop.
+        full_warm_up: warm up with the whole prompt however long; else at most WARM_UP_PROMPT_TOKENS of each row.
+    """
+
+    request: RunRequest
+    pool: WorkerPool
+    post: Callable[[Update], None]
+    stop: threading.Event
+    full_warm_up: bool = False
+
+    def warm_up_request(self) -> RunRequest:
+        """The run before the clock starts: the same rows, at most WARM_UP_TOKENS new tokens."""
+        longest = None if self.full_warm_up else WARM_UP_PROMPT_TOKENS
+        prompts = tuple(row[:longest] for row in self.request.prompt_ids)
+        return RunRequest(prompts, min(WARM_UP_TOKENS, self.request.new_tokens), self.request.sampling)
