@@ -9,7 +9,7 @@ from harness import (
     ALL_MODES,
     DTYPES,
     FORMATS,
-    ORDERS,
+    GPU,
     assert_as_close_as_torch,
     assert_equal,
     assert_float32_close,
@@ -28,6 +28,10 @@ from eet_demo.engine.executors.cuda.matrices import WeightFormat
 from eet_demo.errors import UnsupportedError
 
 Results = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+ANY_ORDER = [(mode, k) for mode in ("plain", "reversed") for k in (576, 12288)]
+EVERY_WIDTH = [(mode, k) for mode in ("shuffled", "gpu") for k in (8, 576, 768, 1600, 2560, 4096, 12288)]
+WIDTHS = [pytest.param(mode, k, marks=GPU.marks if mode == "gpu" else ()) for mode, k in (*ANY_ORDER, *EVERY_WIDTH)]
 
 
 def run(
@@ -52,12 +56,9 @@ def run(
     return device.download(out), expected, by_torch
 
 
-@pytest.mark.parametrize("mode", ORDERS)
+@pytest.mark.parametrize(("mode", "k"), WIDTHS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("k", [8, 576, 768, 1600, 2560, 4096, 12288])
-def test_linear_residual_takes_every_width(mode: str, dtype: DType, k: int) -> None:
-    if mode in ("plain", "reversed") and k not in (576, 12288):
-        pytest.skip("the shuffled order runs every width")
+def test_linear_residual_takes_every_width(mode: str, k: int, dtype: DType) -> None:
     actual, expected, _ = run(mode, 1, 18, k, dtype)
     assert_float32_close(actual, expected, f"{mode} {dtype} k={k}")
 
