@@ -17,6 +17,7 @@ from eet_demo.race.record import SideRecord
 from eet_demo.race.worker import Message
 from eet_demo.records import as_json
 from eet_demo.sides import SideOptions
+from eet_demo.sides.names import parse_side
 
 STOP_GRACE_S = 1.0
 WORTH_A_PHASE_S = 0.2
@@ -173,7 +174,8 @@ class Lane:
 
     def _load_weights(self, handle: WorkerHandle) -> Waiting:
         begin_ns = time.perf_counter_ns()
-        self._state("loading", f"loading {self.options.dtype} weights; the first time, kernels are compiled before")
+        compiles = "; kernels are compiled first, once a machine" if parse_side(self.options.side).is_engine else ""
+        self._state("loading", f"loading {self.options.dtype} weights{compiles}")
         handle.load()
         if handle.compiled_s is None:
             yield from self._wait("compiled")
