@@ -17,7 +17,7 @@ def main(
 ) -> None:
     """Watch stock Hugging Face generate and an optimised engine write the same text side by side."""
     settings = load_settings()
-    from eet_demo.ui.serve import serve  # after the options: --help and a wrong option answer at once
+    from eet_demo.ui import serve  # after the options: --help and a wrong option answer at once
 
     serve(settings, host or settings.host, port or settings.port, share or settings.share)
 

@@ -461,7 +461,8 @@
       const words = [config.engine, details.attention, config.device, config.dtype, config.weights && `${config.weights} weights`];
       if (config.threads) words.push(`${config.threads} thread${config.threads === 1 ? "" : "s"}`);
       setText(this.configNode, words.filter(Boolean).join(" · "));
-      this.configNode.title = Object.entries(details).map(([key, value]) => `${key}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join("\n");
+      const all = Object.entries(details).map(([key, value]) => `${key}: ${typeof value === "object" ? JSON.stringify(value) : value}`);
+      this.configNode.title = [this.configNode.textContent, ...all].join("\n");
     }
 
     /** Digits change every READOUT_NS of stamped time; the last step always shows. */
@@ -644,7 +645,7 @@
     constructor(player) {
       this.player = player;
       this.row = 0;
-      this.number = make("output", { class: "eet-speedup eet-empty", "data-number": "speedup" }, NONE);
+      this.number = make("p", { class: "eet-speedup eet-empty", "data-number": "speedup" }, NONE);
       this.caption = make("p", { class: "eet-speedup-caption" }, "decode speed-up");
       this.others = make("p", { class: "eet-speedup-others" });
       this.equal = make("b", { "data-number": "parity" }, NONE);
@@ -1131,8 +1132,12 @@
       this.clear();
       this.drawPrompt();
       this.drawStrip();
-      const box = this.lanesNode.getBoundingClientRect();
-      if (box.top < 0 || box.top > window.innerHeight * 0.6) this.lanesNode.scrollIntoView({ behavior: prefersLessMotion() ? "auto" : "smooth", block: "start" });
+      requestAnimationFrame(() => this.bringIntoView()); // once the lanes have their size
+    }
+
+    bringIntoView() {
+      const { top, bottom } = this.lanesNode.getBoundingClientRect();
+      if (top < 0 || bottom > window.innerHeight) this.lanesNode.scrollIntoView({ block: "start" });
     }
 
     finish() {

@@ -84,7 +84,7 @@ def replay(
 ) -> None:
     """Serve a page that plays a recorded race."""
     from eet_demo.settings import load_settings
-    from eet_demo.ui.serve import serve_replay
+    from eet_demo.ui import serve_replay
 
     settings = load_settings()
     serve_replay(trace, host or settings.host, port or settings.port)

@@ -89,6 +89,7 @@ class Runs:
     def begin(self, session: str, settings: RaceSettings | None = None) -> Run:
         """A new run of this visitor."""
         run = Run(settings)
+        self.leave(session)  # a visitor has one race at a time
         with self._lock:
             self._by_session[session] = run
             self._by_id[run.id] = run

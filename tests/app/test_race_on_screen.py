@@ -173,11 +173,12 @@ def test_rows_of_a_batch_are_picked(open_page: OpenPage, scripted_page: Scripted
     trace = download_trace(page, tmp_path)
     expect(lane(page, 0).locator(".eet-number-now dt")).to_contain_text("2 rows")
     for row in (1, 0):
-        page.get_by_label("Row of the batch").select_option(str(row))
+        page.get_by_label("Row of the batch").select_option(label=str(row + 1))
         for side in (0, 1):
+            ending = side_text(trace, side, row)[-40:]
             page.wait_for_function(
-                "([side, text]) => document.querySelectorAll('.eet-text')[side].textContent.includes(text)",
-                arg=[side, side_text(trace, side, row)[:40]],
+                "([side, text]) => document.querySelectorAll('.eet-text')[side].textContent.endsWith(text)",
+                arg=[side, ending],
             )
             assert text_of(page, side) == side_text(trace, side, row)
     assert side_text(trace, 0, 0) != side_text(trace, 0, 1)
