@@ -19,6 +19,9 @@ DTYPES: tuple[DType, ...] = ("float32", "float16", "bfloat16")
 FORMATS: tuple[WeightFormat, ...] = tuple(FORMAT_CODE)
 ARCHS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 
+MANY_ROWS = ("activation", "add_norm", "attention_prefill", "dequantise", "last_rows", "qkv_post")
+"""Prefill kernels: bound by arithmetic, they may spill; all others run once a token and may not."""
+
 HALF_ONLY_ARCH = "sm_75"
 """Turing has no bfloat16 arithmetic in its tensor cores; the launchers refuse bfloat16 there."""
 
