@@ -11,6 +11,7 @@ import pytest
 
 from eet_demo.engine.executors.cuda.launch import Instance, LaunchConfig
 from eet_demo.engine.executors.cuda.sim_build import SimMode
+from eet_demo.engine.executors.cuda.sim_isolated import run_binary
 from eet_demo.engine.executors.cuda.sim_launcher import SimLauncher
 from eet_demo.errors import KernelCompileError, KernelFaultError, UnsupportedError
 
@@ -270,3 +271,27 @@ def test_compile_error_says_how_to_repeat_it(tmp_path: Path) -> None:
 def test_block_sizes_that_no_gpu_takes_are_refused(threads: int) -> None:
     with pytest.raises(UnsupportedError, match="multiple of 32"):
         LaunchConfig(threads)
+
+
+# ---- systems that scatter addresses too widely for ThreadSanitizer ----
+
+REFUSES = """#!/bin/sh
+if [ "$(cat /proc/self/personality)" = 00040000 ]; then echo ran; exit 0; fi
+echo "FATAL: ThreadSanitizer: unexpected memory mapping 0x5" >&2
+exit 66
+"""
+
+
+def test_race_mode_runs_without_address_randomisation_where_it_must(tmp_path: Path) -> None:
+    binary = tmp_path / "binary"
+    binary.write_text(REFUSES)
+    binary.chmod(0o755)
+    assert run_binary([str(binary)]).stdout == "ran\n"
+
+
+def test_system_on_which_the_race_mode_cannot_run_is_told_the_remedy(tmp_path: Path) -> None:
+    binary = tmp_path / "binary"
+    binary.write_text(REFUSES.replace("00040000", "never"))
+    binary.chmod(0o755)
+    with pytest.raises(UnsupportedError, match=r"remedy: sysctl vm\.mmap_rnd_bits=28"):
+        run_binary([str(binary)])

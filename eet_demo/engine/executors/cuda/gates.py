@@ -113,9 +113,8 @@ def main(arguments: Sequence[str]) -> int:
         kind = "decode" if usage in decode else "prefill"
         print(f"spills: {usage.expression} ({kind}) on {usage.arch}: {usage.spill_store_bytes} bytes", file=sys.stderr)
     count = len({usage.expression for usage in found})
-    print(
-        f"{count} instances on {', '.join(options.arch)}: {len(decode)} decode and {len(spilling) - len(decode)} prefill spill"
-    )
+    prefill = len(spilling) - len(decode)
+    print(f"{count} instances on {', '.join(options.arch)}: {len(decode)} decode and {prefill} prefill spill")
     return 2 if decode else 0
 
 

@@ -25,8 +25,8 @@ COMMON_FLAGS = (
     "-std=c++17", "-g1", "-mavx2", "-mfma", "-mf16c", "-ffp-contract=off", "-fno-math-errno",
     "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused",
 )  # fmt: skip
-"""Without contraction, so that a simulated kernel is the same arithmetic in every mode. Unused names are allowed, or many
-a fault planted by the mutation check would not compile."""
+"""Without contraction, so that a simulated kernel is the same arithmetic in every mode. Unused names are allowed, or
+many a fault planted by the mutation check would not compile."""
 
 MODE_FLAGS: dict[SimMode, tuple[str, ...]] = {
     "plain": ("-O2", "-fPIC"),

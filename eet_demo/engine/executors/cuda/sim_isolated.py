@@ -12,9 +12,11 @@ from pathlib import Path
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray
 from eet_demo.engine.executors.cuda.launch import Argument, Instance
-from eet_demo.errors import KernelFaultError
+from eet_demo.errors import KernelFaultError, UnsupportedError
 
 TIMEOUT_S = 300
+
+TSAN_REFUSAL = "FATAL: ThreadSanitizer: unexpected memory mapping"
 
 
 def run_isolated(binary: Path, instance: Instance, record: bytes, arguments: Sequence[Argument]) -> None:
@@ -33,14 +35,33 @@ def run_isolated(binary: Path, instance: Instance, record: bytes, arguments: Seq
             file.write(struct.pack("<I", len(arguments)))
             for argument in arguments:
                 file.write(_encode(argument, ranges))
-        done = subprocess.run(
-            [binary, request, answer], capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False
-        )
+        done = run_binary([str(binary), str(request), str(answer)])
         if done.returncode:
             raise KernelFaultError(f"{instance.expression}: {shorten(done.stderr) or f'exit status {done.returncode}'}")
         with answer.open("rb") as file:
             for start, end in ranges:
                 ctypes.memmove(start, file.read(end - start), end - start)
+
+
+def run_binary(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Runs a sanitized binary; where the system scatters addresses too widely for TSan, again without scattering.
+
+    Raises:
+        UnsupportedError: the system does not allow that either.
+    """
+    done = _run(command)
+    if TSAN_REFUSAL in done.stderr:
+        done = _run(["setarch", "-R", *command])
+        if TSAN_REFUSAL in done.stderr or done.stderr.startswith("setarch:"):
+            raise UnsupportedError(
+                f"ThreadSanitizer cannot run under this system's address randomisation: {done.stderr.strip()}; "
+                "remedy: sysctl vm.mmap_rnd_bits=28, or a container that allows setarch -R"
+            )
+    return done
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False)
 
 
 def merge_ranges(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:

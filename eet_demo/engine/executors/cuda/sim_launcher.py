@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ GUARD_BYTES = 256
 
 MAX_RACE_THREADS = 4000
 """ThreadSanitizer knows about 8,000 threads in a process's life."""
+
+
+_RUNTIME = threading.Lock()
+"""The process has one simulated device, and ctypes lets other Python threads run meanwhile."""
 
 
 class _Launch(ctypes.Structure):
@@ -105,7 +110,9 @@ class SimLauncher:
         cells = [ctypes.create_string_buffer(pack(argument), 8) for argument in arguments]
         pointers = (ctypes.c_void_p * max(1, len(cells)))(*[ctypes.addressof(cell) for cell in cells])
         message = ctypes.create_string_buffer(8192)
-        if library.sim_launch(ctypes.byref(record), pointers, message, len(message)):
+        with _RUNTIME:
+            failed = library.sim_launch(ctypes.byref(record), pointers, message, len(message))
+        if failed:
             raise KernelFaultError(f"{instance.expression}: {message.value.decode()}")
 
     def _library(self, instance: Instance) -> ctypes.CDLL:
