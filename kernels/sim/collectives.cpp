@@ -51,7 +51,6 @@ extern "C" int sim_sync_threads(Site site, int predicate) {
         for (uint32_t bits = warp->at_barrier; bits; bits &= bits - 1) {
             Thread* thread = thread_of(warp, __builtin_ctz(bits));
             thread->result = count;
-            thread->state = State::kRunnable;
         }
         warp->runnable |= warp->at_barrier;
         warp->at_barrier = 0;
@@ -103,16 +102,14 @@ static WarpOp* find_op(Thread* self, Site site, Op kind, uint32_t mask) {
     op->kind = kind;
     op->site = site;
     op->mask = mask;
-    op->arrived = 0;
+    op->arrived = op->waiting = 0;
     op->generation = warp->generation++;
     return op;
 }
 
-static void close_op(Warp* warp, WarpOp* op, Thread* self) {
-    for (uint32_t bits = op->mask; bits; bits &= bits - 1) {
-        Thread* thread = warp->lanes[__builtin_ctz(bits)];
-        if (thread != self) make_runnable(thread);
-    }
+static void close_op(Warp* warp, WarpOp* op) {   // by the last lane, which is running already
+    warp->runnable |= op->waiting;
+    if (op->waiting) warp->block->runnable_warps |= 1u << warp->position;
     machine.idle_spins = 0;
     *op = warp->ops[--warp->num_ops];
 }
@@ -126,6 +123,7 @@ static bool arrive(WarpOp* op, Thread* self, uint64_t value, uint64_t extra) {
 }
 
 static void wait_for_warp(WarpOp* op) {
+    op->waiting |= 1u << sim_current->position;
     block_current(State::kAtWarpOp, op->site, kOpNames[static_cast<int>(op->kind)]);
 }
 
@@ -135,7 +133,7 @@ extern "C" void sim_sync_warp(Site site, uint32_t mask) {
     WarpOp* op = find_op(self, site, Op::kSync, mask);
     void* object = &warp->sync[op->generation & 1];
     release(object);
-    if (arrive(op, self, 0, 0)) close_op(warp, op, self);
+    if (arrive(op, self, 0, 0)) close_op(warp, op);
     else wait_for_warp(op);
     acquire(object);
 }
@@ -152,7 +150,7 @@ extern "C" uint64_t sim_shuffle(Site site, uint32_t mask, uint64_t value, int so
         int lane = __builtin_ctz(bits);
         self->warp->lanes[lane]->result = op->values[op->extras[lane]];
     }
-    close_op(self->warp, op, self);
+    close_op(self->warp, op);
     return self->result;
 }
 
@@ -166,7 +164,7 @@ extern "C" uint32_t sim_ballot(Site site, uint32_t mask, int predicate) {
     uint32_t votes = 0;
     for (uint32_t bits = mask; bits; bits &= bits - 1) votes |= static_cast<uint32_t>(op->values[__builtin_ctz(bits)]) << __builtin_ctz(bits);
     for (uint32_t bits = mask; bits; bits &= bits - 1) self->warp->lanes[__builtin_ctz(bits)]->result = votes;
-    close_op(self->warp, op, self);
+    close_op(self->warp, op);
     return votes;
 }
 
@@ -180,7 +178,7 @@ extern "C" void sim_exchange_rows(Site site, const void* row, const void** rows)
     for (int lane = 0; lane < kWarpSize; ++lane)
         for (int i = 0; i < kWarpSize; ++i)
             reinterpret_cast<const void**>(op->extras[lane])[i] = reinterpret_cast<const void*>(op->values[i]);
-    close_op(self->warp, op, self);
+    close_op(self->warp, op);
 }
 
 static float element(uint32_t pair, int half, bool is_bfloat16) {
@@ -220,7 +218,7 @@ extern "C" void sim_mma_16816(Site site, float* d, const uint32_t* a, const uint
         return;
     }
     multiply_tile(op);
-    close_op(self->warp, op, self);
+    close_op(self->warp, op);
 }
 
 extern "C" void sim_require_cooperative(Site site) {

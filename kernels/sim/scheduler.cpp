@@ -157,10 +157,10 @@ void block_current(State state, Site site, const char* what) {
     Thread* next = pick_next(warp);
     if (!next) report_deadlock();
     resume(next, false);
+    self->state = State::kRunnable;  // whoever made it runnable set its bit in the warp
 }
 
 void make_runnable(Thread* thread) {
-    thread->state = State::kRunnable;
     thread->warp->runnable |= 1u << thread->position;
     thread->warp->block->runnable_warps |= 1u << thread->warp->position;
 }

@@ -19,7 +19,8 @@ struct MmaOperands {
 struct WarpOp {                      // a warp operation that some lanes of `mask` have reached
     Op kind;
     Site site;
-    uint32_t mask, arrived;
+    uint32_t mask, arrived;          // one bit a lane
+    uint32_t waiting;                // one bit a lane, at its position
     int generation;                  // which of the warp's two sync objects it uses (race mode)
     uint64_t values[kWarpSize];
     uint64_t extras[kWarpSize];
