@@ -13,8 +13,8 @@
 // in:     x (rows, depth) float32, any row stride; panels as above. The same microkernel computes attention's q k^T and
 //         p V, whose panels are the cache's own (attention.h).
 // out:    tiles of kTileRows x 32 sums in a small buffer in the first-level cache, handed to the caller's epilogue.
-// order:  every output is one chain of multiply-adds over k, whatever the tile: results do not depend on the number of
-//         rows or threads.
+// order:  every output is summed over k in chains of kChain multiply-adds, whatever the tile: results do not depend on
+//         the number of rows or threads.
 // needs:  nothing of alignment; the last panel is whole (padded).
 // moves:  64 bytes a panel and k, once for all rows.
 // source: the register tile of Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008).
@@ -44,6 +44,9 @@ constexpr int kSums = 8;
 #endif
 constexpr int kTileRows = kPanelVecs == 1 ? kSums / kTilePanels : kSums / kPanelVecs;
 
+// Multiply-adds in a row before a sum is put aside: rounding grows with a chain's length.
+constexpr int64_t kChain = 128;  // a whole number of pages of a panel
+
 // Rows of one item of a phase: enough to use its panels well, few enough to balance.
 constexpr int64_t kItemRows = 11 * kTileRows;
 
@@ -56,28 +59,58 @@ struct Operands {
   int64_t depth;
   float* out;  // row r's sums at out + r * out_stride
   int64_t out_stride;
-  const float* next;  // what to bring into the second-level cache meanwhile, two floats' bytes a k; null for nothing
+  const float* next;  // what to bring into the second-level cache meanwhile; null for nothing
 };
+
+// Many rows leave load slots free for bringing in the next panels: so many floats a step, an eighth of a line, so that the
+// tiles of a whole prefill pass share the work.
+constexpr int64_t kBroughtPerStep = 2;
+
+// Few rows are bound by memory. The hardware's prefetcher stops at the end of a page, so the next page of every panel is
+// touched while this one is read; after the panels' last page comes that of the next panels.
+constexpr int64_t kPageSteps = 4096 / (4 * kPanel);
+
+template <int kPanels>
+void touch_next_page(const Operands& o, int64_t k) {
+  const bool last = k + kPageSteps >= o.depth;
+  const float* page = last ? o.next : o.b + (k + kPageSteps) * o.step;
+  if (!page) return;
+  for (int p = 0; p < kPanels; ++p) {
+    __builtin_prefetch(page + p * o.panel_stride, 0, 2);
+    __builtin_prefetch(page + p * o.panel_stride + kPanel, 0, 2);
+  }
+}
 
 template <int kRows, int kPanels>
 void multiply(const Operands& o) {
   constexpr int kVecs = kPanels * kPanelVecs;
-  constexpr bool kPrefetch = kRows > kTileRows / 2;  // fewer rows are bound by memory as it is
-  Vec sums[kRows][kVecs] = {};
+  constexpr bool kFewRows = kRows <= kTileRows / 2;
   const float* b = o.b;
   const float* next = o.next ? o.next : o.x;
-  const int64_t ahead = o.next ? 2 : 0;
-  for (int64_t k = 0; k < o.depth; ++k, b += o.step) {
-    if (kPrefetch) __builtin_prefetch(next + ahead * k, 0, 2);
-    Vec weights[kVecs];
-    for (int v = 0; v < kVecs; ++v) weights[v] = load(b + v / kPanelVecs * o.panel_stride + v % kPanelVecs * kLanes);
+  const int64_t ahead = o.next ? kBroughtPerStep : 0;
+  for (int64_t begin = 0; begin < o.depth; begin += kChain) {
+    const int64_t end = std::min(o.depth, begin + kChain);
+    Vec sums[kRows][kVecs] = {};
+    for (int64_t page = begin; page < end; page += kPageSteps) {
+      if (kFewRows) touch_next_page<kPanels>(o, page);
+      const int64_t page_end = std::min(end, page + kPageSteps);
+      for (int64_t k = page; k < page_end; ++k, b += o.step) {
+        if (!kFewRows) __builtin_prefetch(next + ahead * k, 0, 2);
+        Vec weights[kVecs];
+        for (int v = 0; v < kVecs; ++v) weights[v] = load(b + v / kPanelVecs * o.panel_stride + v % kPanelVecs * kLanes);
+        for (int r = 0; r < kRows; ++r) {
+          const float x = o.x[r * o.x_stride + k];
+          for (int v = 0; v < kVecs; ++v) sums[r][v] += x * weights[v];
+        }
+      }
+    }
     for (int r = 0; r < kRows; ++r) {
-      const float x = o.x[r * o.x_stride + k];
-      for (int v = 0; v < kVecs; ++v) sums[r][v] += x * weights[v];
+      for (int v = 0; v < kVecs; ++v) {
+        float* out = o.out + r * o.out_stride + v * kLanes;
+        store(out, begin == 0 ? sums[r][v] : load(out) + sums[r][v]);
+      }
     }
   }
-  for (int r = 0; r < kRows; ++r)
-    for (int v = 0; v < kVecs; ++v) store(o.out + r * o.out_stride + v * kLanes, sums[r][v]);
 }
 
 // Half a panel: the last eight features of a value row whose head_dim is no multiple of 16.
@@ -152,7 +185,7 @@ void matmul(const float* x, int64_t rows, int64_t depth, const float* weight, in
       const int64_t first = block.begin + part.begin;
       const int count = static_cast<int>(part.size());
       // The item's tiles bring in the next panels together, each a part of them.
-      const int64_t brought = (item % blocks * tiles + t) * depth * 2;
+      const int64_t brought = (item % blocks * tiles + t) * depth * kBroughtPerStep;
       const bool more = panel + kTilePanels < panels && brought < kTilePanels * panel_size;
       const float* next = more ? b + kTilePanels * panel_size + brought : nullptr;
       multiply(count, width, {x + first * depth, depth, b, panel_size, kPanel, depth, sums, kTileWidth, next});
