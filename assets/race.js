@@ -33,7 +33,7 @@
     /** "7.4 of 8.2 MiB": both in the unit of the whole. */
     part: (used, whole) => {
       const [unit, name] = whole >= GIB ? [GIB, "GiB"] : [MIB, "MiB"];
-      const digits = whole >= GIB ? 2 : 1;
+      const digits = whole >= GIB ? 2 : whole >= 100 * MIB ? 0 : 1;
       return `${(used / unit).toFixed(digits)} of ${(whole / unit).toFixed(digits)} ${name}`;
     },
     bytes: (value) => {
@@ -694,7 +694,7 @@
       const live = rates[0] && rates[1] ? rates[1] / rates[0] : null;
       const decode = complete ? player.result.speedup.decode : live;
       const stampedNs = Math.min(view.ns, base.endNs) + Math.min(view.ns, engine.endNs);
-      const readout = `${Math.floor(stampedNs / READOUT_NS)} ${complete} ${decode == null}`;
+      const readout = `${Math.floor(stampedNs / READOUT_NS)} ${complete} ${decode == null ? this.waitingWords() : ""}`;
       if (this.drawnSpeedup === readout) return;
       this.drawnSpeedup = readout;
       setText(this.number, format.ratio(decode));
@@ -707,7 +707,10 @@
     }
 
     waitingWords() {
-      return this.player.sides.length < 2 ? "one side, no ratio" : "decode speed-up, once both write";
+      const { sides, result } = this.player;
+      if (sides.length < 2) return "one side, no ratio";
+      const over = (result && result.speedup?.decode == null) || sides.some((side) => side.state === "failed" || side.state === "stopped");
+      return over ? "no speed-up: a side did not write" : "decode speed-up, once both write";
     }
 
     drawParity(view) {
@@ -1065,8 +1068,9 @@
         for (const value of missing) if (value.run === this.run && value.seq >= this.nextSeq) this.early.set(value.seq, value);
         this.resyncs = (this.resyncs ?? 0) + 1;
         this.drain();
+        if (this.early.size) throw new Error("the server no longer has them");
       } catch (error) {
-        this.say(`Some updates of this race were lost (${error.message ?? error}). Press Race to run it again.`, "");
+        this.say(`Some updates of this race were lost (${error.message ?? error})`, "Press Race to run it again.");
       } finally {
         this.resyncing = false;
       }

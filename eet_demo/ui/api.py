@@ -11,18 +11,22 @@ import gradio as gr
 from eet_demo.errors import EetError
 from eet_demo.records import RaceSettings
 from eet_demo.ui.controls import DEFAULT_CONTEXT, DEFAULT_NEW_TOKENS, DTYPES, WEIGHTS
-from eet_demo.ui.handlers import MakeRace
+from eet_demo.ui.handlers import Handlers, session_of
 from eet_demo.ui.offer import Offer
 
 Endpoint = Callable[..., dict[str, Any]]
 
 
-def make_race_endpoint(offer: Offer, check: Callable[[RaceSettings], None], make_race: MakeRace) -> Endpoint:
-    """The function behind `/race`; its parameters' names and defaults are the endpoint's."""
+def make_race_endpoint(offer: Offer, handlers: Handlers) -> Endpoint:
+    """The function behind `/race`; its parameters' names and defaults are the endpoint's.
+
+    A client that goes away stops its race, as a visitor does.
+    """
     default_model = offer.default_model.id
     default_sides = ",".join(offer.sides)
 
     def race(
+        request: gr.Request,  # given by Gradio, no parameter of the endpoint
         model: str = default_model,
         context: int = DEFAULT_CONTEXT,
         new_tokens: int = DEFAULT_NEW_TOKENS,
@@ -70,8 +74,8 @@ def make_race_endpoint(offer: Offer, check: Callable[[RaceSettings], None], make
             seed=seed,
         )
         try:
-            check(settings)
-            return _trace(make_race, settings)
+            handlers.check(settings)
+            return _trace(handlers, session_of(request), settings)
         except EetError as error:
             raise gr.Error(f"{error} {error.remedy}", print_exception=False) from error
 
@@ -82,9 +86,11 @@ def _side_names(sides: str | list[str]) -> tuple[str, ...]:
     return tuple(side.strip() for side in (sides.split(",") if isinstance(sides, str) else sides))
 
 
-def _trace(make_race: MakeRace, settings: RaceSettings) -> dict[str, Any]:
+def _trace(handlers: Handlers, session: str, settings: RaceSettings) -> dict[str, Any]:
+    run, race = handlers.runs.begin(session, settings), handlers.make_race(settings)
+    run.start(race)
     trace: dict[str, Any] = {}
-    with contextlib.closing(make_race(settings).run()) as batches:  # type: ignore[type-var]  # a generator
+    with contextlib.closing(race.run()) as batches:  # type: ignore[type-var]  # a generator
         for updates in batches:
             trace = next((update["trace"] for update in updates if update["kind"] == "result"), trace)
     return trace

@@ -108,6 +108,7 @@ def launch(
         prevent_thread_lock=True,
         **launch_options(),
     )
-    print(f"The race is at {demo.share_url or demo.local_url}", flush=True)
+    address = str(demo.share_url or demo.local_url).replace("//0.0.0.0:", "//127.0.0.1:")
+    print(f"The race is at {address}", flush=True)
     when_up()
     demo.block_thread()

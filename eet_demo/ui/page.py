@@ -49,7 +49,7 @@ def build_page(offer: Offer, check: Callable[[RaceSettings], None], make_race: M
         controls.listen()
         _connect(handlers, controls, stage, status, race_button, stop_button)
         events.api(
-            make_race_endpoint(offer, check, make_race),
+            make_race_endpoint(offer, handlers),
             api_name="race",
             concurrency_id=MACHINE,
             concurrency_limit=1,
@@ -73,7 +73,8 @@ def build_replay(trace: Mapping[str, Any]) -> gr.Blocks:
 
     demo = gr.Blocks(title=f"{TITLE}: replay", analytics_enabled=False, fill_width=True)
     with demo:
-        _build_head(f"{TITLE}: replay", options=False)
+        with gr.Row(elem_id="eet-head"):
+            _build_head(f"{TITLE}: replay", options=False)
         _build_stage({"replay": recorded_result(trace)}, None)
     return demo
 

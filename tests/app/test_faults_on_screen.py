@@ -89,6 +89,7 @@ def test_a_side_that_fails_says_so_in_its_lane(
     expect(lane(page, 1).locator(".eet-state")).to_have_text("failed")
     expect(lane(page, 1).locator(".eet-lane-error")).to_contain_text(words, ignore_case=True)
     expect(lane(page, 0).locator(".eet-state")).to_have_text("done")
+    expect(page.locator(".eet-speedup-caption")).to_have_text("no speed-up: a side did not write")
 
 
 def test_a_worker_killed_from_outside_is_said_and_replaced(open_page: OpenPage, scripted_page: ScriptedPage) -> None:
@@ -138,7 +139,7 @@ def idle_within(resources: RaceResources, seconds: float) -> bool:
 
 @pytest.mark.parametrize("scene", ["scripted:rate=10", "scripted:prefill_s=60,deaf=on"], ids=["decode", "warm-up"])
 def test_a_closed_tab_stops_its_race(open_page: OpenPage, scripted_page: ScriptedPage, scene: str) -> None:
-    scripted_page.scene.sides, scripted_page.scene.changed = (scene, QUICK[1]), {"new_tokens": 12}
+    scripted_page.scene.sides, scripted_page.scene.changed = (scene, QUICK[1]), {"new_tokens": 30}
     page = open_page()
     press_race(page)
     wait_side(page, 0, "decoding" if "rate" in scene else "warming")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -72,6 +74,21 @@ def test_two_clients_at_once_both_get_theirs(scripted_page: ScriptedPage, client
         trace = validate_trace(found[name])
         assert trace["settings"]["prompt"] == prompt
         assert [len(side["tokens"]["id"]) for side in trace["sides"]] == [16, 16]
+
+
+def test_a_client_that_goes_away_stops_its_race(scripted_page: ScriptedPage) -> None:
+    leaver = Client(scripted_page.url, verbose=False)
+    leaver.submit(new_tokens=30, sides=["scripted:rate=10"], api_name="/race")
+    assert changes_within(10, lambda: scripted_page.resources.turn.locked())
+    leaver.close()
+    assert changes_within(2, lambda: not scripted_page.resources.turn.locked())
+
+
+def changes_within(seconds: float, happened: Callable[[], bool]) -> bool:
+    deadline_s = time.monotonic() + seconds
+    while time.monotonic() < deadline_s and not happened():
+        time.sleep(0.02)
+    return happened()
 
 
 @pytest.mark.parametrize(
