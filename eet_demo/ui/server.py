@@ -11,6 +11,7 @@ from eet_demo import catalog
 from eet_demo.doctor import examine
 from eet_demo.hub import Hub
 from eet_demo.prompts import load_documents
+from eet_demo.race.fits import side_bytes
 from eet_demo.race.resources import RaceResources
 from eet_demo.race.runner import Race
 from eet_demo.race.setup import side_options
@@ -34,7 +35,11 @@ def serve(settings: Settings, host: str, port: int, share: bool = False) -> None
     """
     require_free_port(host, port)  # said at once, not after everything is built
     resources = RaceResources.of_this_machine(
-        settings.models_dir, settings.threads, settings.memory_limit, not settings.hub_offline
+        settings.models_dir,
+        settings.threads,
+        settings.memory_limit,
+        not settings.hub_offline,
+        cache_dir=settings.cache_dir,
     )
     os.nice(NICENESS)  # after the pool: its workers keep their priority, and drawing never slows decoding
     offer = build_offer(settings, resources)
@@ -81,5 +86,8 @@ def _warm(offer: Offer, resources: RaceResources) -> None:
     if folder is None:
         return  # the first race fetches it, and shows how far it is
     model = resources.model(folder)
-    for name in offer.sides:
-        resources.pool.preload(side_options(name, settings, model, resources.threads))
+    wanted = [side_options(name, settings, model, resources.threads) for name in offer.sides]
+    if sum(side_bytes(options) for options in wanted) > resources.available_bytes():
+        return  # the race decides which of them loads when, and says so
+    for options in wanted:
+        resources.pool.preload(options)
