@@ -50,6 +50,8 @@ inline void run_op(const Model& model, const Op& op, const Step& step, Member& m
 
 }  // namespace eet
 
+// The rest is hidden: two builds in one process must not share the tables of their templates.
+#pragma GCC visibility push(default)
 extern "C" {
 
 // An engine with `threads` members, the caller's included; null when no thread can be started.
@@ -118,3 +120,4 @@ int eet_record_layout(int32_t* out) {
   return sizeof layout / sizeof layout[0];
 }
 }
+#pragma GCC visibility pop

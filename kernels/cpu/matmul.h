@@ -45,7 +45,7 @@ constexpr int kSums = 8;
 constexpr int kTileRows = kPanelVecs == 1 ? kSums / kTilePanels : kSums / kPanelVecs;
 
 // Multiply-adds in a row before a sum is put aside: rounding grows with a chain's length.
-constexpr int64_t kChain = 128;  // a whole number of pages of a panel
+constexpr int64_t kChain = 192;  // a whole number of pages of a panel
 
 // Rows of one item of a phase: enough to use its panels well, few enough to balance.
 constexpr int64_t kItemRows = 11 * kTileRows;
@@ -85,15 +85,16 @@ template <int kRows, int kPanels>
 void multiply(const Operands& o) {
   constexpr int kVecs = kPanels * kPanelVecs;
   constexpr bool kFewRows = kRows <= kTileRows / 2;
+  constexpr int64_t kSpan = kFewRows ? kPageSteps : kChain;
   const float* b = o.b;
   const float* next = o.next ? o.next : o.x;
   const int64_t ahead = o.next ? kBroughtPerStep : 0;
   for (int64_t begin = 0; begin < o.depth; begin += kChain) {
     const int64_t end = std::min(o.depth, begin + kChain);
     Vec sums[kRows][kVecs] = {};
-    for (int64_t page = begin; page < end; page += kPageSteps) {
+    for (int64_t page = begin; page < end; page += kSpan) {
       if (kFewRows) touch_next_page<kPanels>(o, page);
-      const int64_t page_end = std::min(end, page + kPageSteps);
+      const int64_t page_end = std::min(end, page + kSpan);
       for (int64_t k = page; k < page_end; ++k, b += o.step) {
         if (!kFewRows) __builtin_prefetch(next + ahead * k, 0, 2);
         Vec weights[kVecs];

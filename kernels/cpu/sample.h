@@ -123,6 +123,7 @@ Candidate best_draw(int64_t count, const Step& step, int64_t index, At candidate
       values[i] = one.value;
     }
     values += gumbel(ids, step, index);
+    if (largest(values) < best.value) continue;  // most vectors
     for (int i = 0; i < some; ++i) {
       const Candidate other{values[i], ids[i]};
       if (other.before(best)) best = other;

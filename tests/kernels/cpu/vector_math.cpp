@@ -5,7 +5,7 @@
 
 using namespace eet;
 
-extern "C" void vector_math(const char* name, const float* x, float* y, int64_t n) {
+extern "C" __attribute__((visibility("default"))) void vector_math(const char* name, const float* x, float* y, int64_t n) {
   for (int64_t i = 0; i < n; i += kLanes) {
     const Vec v = load(x + i);
     Vec sine, cosine;

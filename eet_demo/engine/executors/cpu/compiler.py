@@ -20,6 +20,7 @@ DEFAULT_CACHE = Path.home() / ".cache" / "eet-demo" / "cpu"
 
 FLAGS = (
     *("-O3", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-ffp-contract=fast"),
+    "-fvisibility=hidden",
     "-Wno-psabi",  # no vector crosses the interface
 )
 """No -ffast-math: NaN must stay NaN and sums keep their order."""
