@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -76,11 +78,21 @@ def test_two_clients_at_once_both_get_theirs(scripted_page: ScriptedPage, client
         assert [len(side["tokens"]["id"]) for side in trace["sides"]] == [16, 16]
 
 
+LEAVER = """
+import sys
+from gradio_client import Client
+Client(sys.argv[1], verbose=False).predict(new_tokens=60, sides=["scripted:rate=5"], api_name="/race")
+"""
+
+
 def test_a_client_that_goes_away_stops_its_race(scripted_page: ScriptedPage) -> None:
-    leaver = Client(scripted_page.url, verbose=False)
-    leaver.submit(new_tokens=30, sides=["scripted:rate=10"], api_name="/race")
-    assert changes_within(10, lambda: scripted_page.resources.turn.locked())
-    leaver.close()
+    leaver = subprocess.Popen([sys.executable, "-c", LEAVER, scripted_page.url])
+    try:
+        assert changes_within(20, lambda: scripted_page.resources.turn.locked())
+        assert not changes_within(1, lambda: not scripted_page.resources.turn.locked())
+    finally:
+        leaver.kill()
+        leaver.wait()
     assert changes_within(2, lambda: not scripted_page.resources.turn.locked())
 
 
