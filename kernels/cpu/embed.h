@@ -1,4 +1,4 @@
-// embed: residual[row] = tokens[id] * scale (+ positions[position]) (then normalised).
+// embed: residual[row] = tokens[id] * scale (+ positions[position]).
 //
 // in:     token ids, positions (rows,) int32; tokens packed in panels (the head's own copy when tied, see matmul.h);
 //         positions (max_positions, hidden) float32 row-major.
@@ -8,7 +8,6 @@
 #pragma once
 
 #include "matmul.h"
-#include "norm.h"
 #include "program.h"
 
 namespace eet {
@@ -24,7 +23,6 @@ inline void embed(const Model& model, const Op& op, const Step& step, Member& me
       const float value = token[k * kPanel] * op.scale;
       out[k] = position ? value + position[k] : value;
     }
-    if (op.norm_kind != kNoNorm) norm_row(op, out, out, hidden);
   });
 }
 

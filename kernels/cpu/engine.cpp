@@ -113,7 +113,7 @@ int eet_record_layout(int32_t* out) {
 #define EET_FIELD(Record, field) static_cast<int32_t>(offsetof(Record, field))
   const int32_t layout[] = {
       sizeof(Model), EET_FIELD(Model, head_dim), EET_FIELD(Model, attention_soft_cap), EET_FIELD(Model, frequencies),
-      sizeof(Op), EET_FIELD(Op, to_residual), EET_FIELD(Op, soft_cap), EET_FIELD(Op, positions), EET_FIELD(Op, cache),
+      sizeof(Op), EET_FIELD(Op, out_features), EET_FIELD(Op, soft_cap), EET_FIELD(Op, positions), EET_FIELD(Op, cache),
       sizeof(Step), EET_FIELD(Step, top_p), EET_FIELD(Step, seed), EET_FIELD(Step, row_caches), EET_FIELD(Step, sampled)};
 #undef EET_FIELD
   if (out) std::memcpy(out, layout, sizeof layout);

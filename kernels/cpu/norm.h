@@ -42,17 +42,12 @@ inline void norm_row(const Op& op, const float* x, float* out, int64_t n) {
 }
 
 // A phase: the op's normalised input rows, into op.scratch, an item each. `rows` picks source rows, or is null for all in
-// order; without a norm they are copied. `also` does what else an op has to do for a row.
+// order. `also` does what else an op has to do for a row.
 template <class Also>
 const float* norm_rows(const Op& op, int64_t count, const int32_t* rows, Member& member, Also also) {
   const int64_t n = op.in_features;
   member.for_each(count, [&](int64_t row) {
-    const float* x = op.source + (rows ? rows[row] : row) * n;
-    if (op.norm_kind == kNoNorm) {
-      std::memcpy(op.scratch + row * n, x, 4 * n);
-    } else {
-      norm_row(op, x, op.scratch + row * n, n);
-    }
+    norm_row(op, op.source + (rows ? rows[row] : row) * n, op.scratch + row * n, n);
     also(row);
   });
   return op.scratch;

@@ -9,7 +9,7 @@
 namespace eet {
 
 enum Stem : int32_t { kEmbed, kNormQkv, kAttention, kLinearResidual, kNormMlp, kNormLmHead, kSample };
-enum NormKind : int32_t { kNoNorm, kLayerNorm, kRmsNorm };
+enum NormKind : int32_t { kLayerNorm, kRmsNorm };
 enum Activation : int32_t { kGeluTanh, kGeluErf, kSilu, kRelu };
 
 // What all ops share.
@@ -29,7 +29,6 @@ struct Op {
   int32_t rotary;            // q and k turn in this layer
   int32_t window;            // slots a row attends to, itself included; 0 is all
   int32_t in_features, out_features;
-  int32_t to_residual;       // add to the target instead of writing it
   float norm_eps, scale, soft_cap;
   const float *norm_weight, *norm_bias;  // (in_features,)
   const float* weight;       // packed panels, see matmul.h

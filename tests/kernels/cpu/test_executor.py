@@ -32,6 +32,8 @@ def executor_of(spec: ModelSpec, **options: int | bool) -> CpuExecutor:
         (llama(qk_norm="head"), "query/key norms"),
         (llama(norm_placement="post"), "norms after a block"),
         (llama(positions=("alibi",)), "ALiBi"),
+        (llama(embedding_norm=True), "normalised embedding"),
+        (llama(head_bias=True), "bias of the head"),
     ],
 )
 def test_unsupported_feature_is_named(spec: ModelSpec, feature: str) -> None:

@@ -15,12 +15,12 @@ def check_supported(spec: ModelSpec) -> None:
         "query/key norms": spec.qk_norm != "none",
         "norms after a block": spec.norm_placement != "pre",
         "ALiBi positions": "alibi" in spec.positions,
+        "a normalised embedding": spec.embedding_norm,
+        "a bias of the head": spec.head_bias,
     }
     for feature, used in lacking.items():
         if used:
-            raise UnsupportedError(
-                f"{spec.family}: {feature} are not supported on device 'cpu'; device='reference' has them"
-            )
+            raise UnsupportedError(f"{spec.family}: device 'cpu' does not support {feature}; device='reference' does")
 
 
 def lower_model(spec: ModelSpec, plan: Plan, frequencies: int) -> records.Model:
@@ -52,18 +52,18 @@ class Lowering:
     def _lower(self, op: p.Op) -> records.Op:
         record: records.Op = getattr(self, f"_{op.stem}")(op)
         record.stem = records.STEMS.index(op.stem)
-        record.scratch = self._address(f"scratch.{op.name}")
+        scratch = f"scratch.{op.name}"
+        record.scratch = self._address(scratch) if scratch in self._plan.blocks else None
         return record
 
     def _address(self, name: str | None) -> int | None:
-        """Address of a block, null for one that is not in the plan."""
-        block = self._plan.blocks.get(name) if name else None
-        return self._base + block.offset if block else None
+        """Address of a block; null for no name."""
+        return self._base + self._plan.blocks[name].offset if name else None
 
     def _norm(self, record: records.Op, norm: p.Norm | None) -> records.Op:
-        if norm:
-            record.norm_kind, record.norm_eps = records.NORMS.index(norm.kind), norm.eps
-            record.norm_weight, record.norm_bias = self._address(norm.weight), self._address(norm.bias)
+        assert norm is not None, "check_supported refuses blocks without a norm before them"
+        record.norm_kind, record.norm_eps = records.NORMS.index(norm.kind), norm.eps
+        record.norm_weight, record.norm_bias = self._address(norm.weight), self._address(norm.bias)
         return record
 
     def _linear(self, linear: p.Linear, **fields: float | int | None) -> records.Op:
@@ -81,13 +81,12 @@ class Lowering:
         return self._base + self._plan.blocks["kv_cache"].offset + 4 * per_layer * layer
 
     def _embed(self, op: p.Embed) -> records.Op:
-        record = records.Op(
+        return records.Op(
             weight=self._address(op.tokens),
             positions=self._address(op.positions),
             scale=op.scale,
             target=self._address(p.RESIDUAL),
         )
-        return self._norm(record, op.norm)
 
     def _norm_qkv(self, op: p.NormQkv) -> records.Op:
         record = self._linear(
@@ -113,7 +112,6 @@ class Lowering:
             source=self._address(op.reads[0]),
             target=self._address(op.writes[0]),
             scale=op.scale,
-            to_residual=int(op.to_residual),
         )
 
     def _norm_mlp(self, op: p.NormMlp) -> records.Op:

@@ -9,7 +9,7 @@ from pathlib import Path
 from eet_demo.errors import KernelCompileError
 
 STEMS = ("embed", "norm_qkv", "attention", "linear_residual", "norm_mlp", "norm_lm_head", "sample")
-NORMS = (None, "layer", "rms")
+NORMS = ("layer", "rms")
 ACTIVATIONS = ("gelu_tanh", "gelu_erf", "silu", "relu")
 MAX_THREADS = 64
 """More than any machine this is meant for; a typing error in a thread count should not start thousands."""
@@ -31,7 +31,7 @@ class Op(Structure):
 
     _fields_ = (
         *((name, c_int32) for name in ("stem", "norm_kind", "activation", "gated", "rotary", "window")),
-        *((name, c_int32) for name in ("in_features", "out_features", "to_residual")),
+        *((name, c_int32) for name in ("in_features", "out_features")),
         *((name, c_float) for name in ("norm_eps", "scale", "soft_cap")),
         *((name, c_void_p) for name in ("norm_weight", "norm_bias", "weight", "bias", "positions")),
         *((name, c_void_p) for name in ("source", "target", "scratch", "cache")),
@@ -80,7 +80,7 @@ def open_library(path: Path) -> ctypes.CDLL:
 def _check_layout(library: ctypes.CDLL) -> None:
     fields = (
         (Model, ("head_dim", "attention_soft_cap", "frequencies")),
-        (Op, ("to_residual", "soft_cap", "positions", "cache")),
+        (Op, ("out_features", "soft_cap", "positions", "cache")),
         (Step, ("top_p", "seed", "row_caches", "sampled")),
     )
     ours: list[int] = []
