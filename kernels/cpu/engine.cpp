@@ -26,7 +26,13 @@ struct Engine {
   Team team;
 
   Engine(const Model& shared, const Op* first, int count, int threads)
-      : model(shared), ops(first, first + count), team(threads) {}
+      : model(shared), ops(first, first + count), team(threads) {
+    const Op* next = nullptr;
+    for (auto op = ops.rbegin(); op != ops.rend(); ++op) {
+      op->next_projection = next;
+      if (op->in_features > 0) next = &*op;
+    }
+  }
 };
 
 inline void run_op(const Model& model, const Op& op, const Step& step, Member& member) {
@@ -113,7 +119,7 @@ int eet_record_layout(int32_t* out) {
 #define EET_FIELD(Record, field) static_cast<int32_t>(offsetof(Record, field))
   const int32_t layout[] = {
       sizeof(Model), EET_FIELD(Model, head_dim), EET_FIELD(Model, attention_soft_cap), EET_FIELD(Model, frequencies),
-      sizeof(Op), EET_FIELD(Op, out_features), EET_FIELD(Op, soft_cap), EET_FIELD(Op, positions), EET_FIELD(Op, cache),
+      sizeof(Op), EET_FIELD(Op, out_features), EET_FIELD(Op, soft_cap), EET_FIELD(Op, positions), EET_FIELD(Op, next_projection),
       sizeof(Step), EET_FIELD(Step, top_p), EET_FIELD(Step, seed), EET_FIELD(Step, row_caches), EET_FIELD(Step, sampled)};
 #undef EET_FIELD
   if (out) std::memcpy(out, layout, sizeof layout);

@@ -12,7 +12,7 @@
 namespace eet {
 
 inline void linear_residual(const Op& op, const Step& step, Member& member) {
-  matmul(op.source, step.rows, op.in_features, op.weight, panels_of(op.out_features), member, [&](const Tile& tile) {
+  matmul(op, op.source, step.rows, member, [&](const Tile& tile) {
     const int64_t first = tile.first_panel * kPanel;
     const int64_t width = std::min<int64_t>(tile.panels * kPanel, op.out_features - first);
     for (int r = 0; r < tile.rows; ++r) {

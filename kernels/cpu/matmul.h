@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "program.h"
 #include "threads.h"
 #include "vector.h"
 
@@ -45,7 +46,13 @@ constexpr int kSums = 8;
 constexpr int kTileRows = kPanelVecs == 1 ? kSums / kTilePanels : kSums / kPanelVecs;
 
 // Multiply-adds in a row before a sum is put aside: rounding grows with a chain's length.
-constexpr int64_t kChain = 192;  // a whole number of pages of a panel
+constexpr int64_t kChain = 192;
+
+// Up to so many rows are bound by memory: they leave no load slots for bringing in what comes next.
+constexpr int kFewRows = kTileRows / 2;
+
+// Bytes of the next weights that a waiting member reads ahead, in all.
+constexpr int64_t kAheadBytes = 256 << 10;
 
 // Rows of one item of a phase: enough to use its panels well, few enough to balance.
 constexpr int64_t kItemRows = 11 * kTileRows;
@@ -66,43 +73,22 @@ struct Operands {
 // tiles of a whole prefill pass share the work.
 constexpr int64_t kBroughtPerStep = 2;
 
-// Few rows are bound by memory. The hardware's prefetcher stops at the end of a page, so the next page of every panel is
-// touched while this one is read; after the panels' last page comes that of the next panels.
-constexpr int64_t kPageSteps = 4096 / (4 * kPanel);
-
-template <int kPanels>
-void touch_next_page(const Operands& o, int64_t k) {
-  const bool last = k + kPageSteps >= o.depth;
-  const float* page = last ? o.next : o.b + (k + kPageSteps) * o.step;
-  if (!page) return;
-  for (int p = 0; p < kPanels; ++p) {
-    __builtin_prefetch(page + p * o.panel_stride, 0, 2);
-    __builtin_prefetch(page + p * o.panel_stride + kPanel, 0, 2);
-  }
-}
-
 template <int kRows, int kPanels>
 void multiply(const Operands& o) {
   constexpr int kVecs = kPanels * kPanelVecs;
-  constexpr bool kFewRows = kRows <= kTileRows / 2;
-  constexpr int64_t kSpan = kFewRows ? kPageSteps : kChain;
   const float* b = o.b;
   const float* next = o.next ? o.next : o.x;
   const int64_t ahead = o.next ? kBroughtPerStep : 0;
   for (int64_t begin = 0; begin < o.depth; begin += kChain) {
     const int64_t end = std::min(o.depth, begin + kChain);
     Vec sums[kRows][kVecs] = {};
-    for (int64_t page = begin; page < end; page += kSpan) {
-      if (kFewRows) touch_next_page<kPanels>(o, page);
-      const int64_t page_end = std::min(end, page + kSpan);
-      for (int64_t k = page; k < page_end; ++k, b += o.step) {
-        if (!kFewRows) __builtin_prefetch(next + ahead * k, 0, 2);
-        Vec weights[kVecs];
-        for (int v = 0; v < kVecs; ++v) weights[v] = load(b + v / kPanelVecs * o.panel_stride + v % kPanelVecs * kLanes);
-        for (int r = 0; r < kRows; ++r) {
-          const float x = o.x[r * o.x_stride + k];
-          for (int v = 0; v < kVecs; ++v) sums[r][v] += x * weights[v];
-        }
+    for (int64_t k = begin; k < end; ++k, b += o.step) {
+      if (kRows > kFewRows) __builtin_prefetch(next + ahead * k, 0, 2);
+      Vec weights[kVecs];
+      for (int v = 0; v < kVecs; ++v) weights[v] = load(b + v / kPanelVecs * o.panel_stride + v % kPanelVecs * kLanes);
+      for (int r = 0; r < kRows; ++r) {
+        const float x = o.x[r * o.x_stride + k];
+        for (int v = 0; v < kVecs; ++v) sums[r][v] += x * weights[v];
       }
     }
     for (int r = 0; r < kRows; ++r) {
@@ -168,18 +154,37 @@ struct Tile {
   float* row(int r) const { return sums + r * kTileWidth; }
 };
 
-// A phase: x (rows, depth) times the `panels` panels of `weight`; calls done(tile) for every tile.
+inline int64_t panels_of(int64_t features) { return ceil_div(features, kPanel); }
+
+// Panels of the op's weight; gate and up are padded apart.
+inline int64_t panels_of(const Op& op) {
+  return op.gated ? 2 * panels_of(op.out_features / 2) : panels_of(op.out_features);
+}
+
+// The first weights of this member's share of the next projection: a decode step waits for memory, so that a member that
+// waits for the others may as well begin to read.
+inline void look_ahead(const Op& op, int64_t rows, Member& member) {
+  if (!op.next_projection || rows > kFewRows) return;
+  const Op& next = *op.next_projection;
+  const int64_t item_size = kTilePanels * kPanel * static_cast<int64_t>(next.in_features);
+  const Range items = member.share(panels_of(next) / kTilePanels);
+  const int64_t bytes = std::min<int64_t>(items.size() * item_size * 4, kAheadBytes);
+  member.look_ahead(Ahead(next.weight + items.begin * item_size, bytes));
+}
+
+// A phase: x (rows, in_features) times the op's weight; calls done(tile) for every tile.
 // An item is a block of rows times one tile's width of panels; a member's blocks of the same panels follow each other.
 template <class Done>
-void matmul(const float* x, int64_t rows, int64_t depth, const float* weight, int64_t panels, Member& member, Done done) {
-  const int64_t panel_size = depth * kPanel;
+void matmul(const Op& op, const float* x, int64_t rows, Member& member, Done done) {
+  const int64_t depth = op.in_features, panels = panels_of(op), panel_size = depth * kPanel;
   const int64_t blocks = ceil_div(rows, kItemRows);
+  look_ahead(op, rows, member);
   member.for_each(ceil_div(panels, kTilePanels) * blocks, [&](int64_t item) {
     alignas(64) float sums[kTileRows * kTileWidth];
     const Range block = even_part(rows, item % blocks, blocks);
     const int64_t panel = item / blocks * kTilePanels;
     const int width = static_cast<int>(std::min<int64_t>(kTilePanels, panels - panel));
-    const float* b = weight + panel * panel_size;
+    const float* b = op.weight + panel * panel_size;
     const int64_t tiles = ceil_div(block.size(), kTileRows);
     for (int64_t t = 0; t < tiles; ++t) {
       const Range part = even_part(block.size(), t, tiles);
@@ -194,7 +199,5 @@ void matmul(const float* x, int64_t rows, int64_t depth, const float* weight, in
     }
   });
 }
-
-inline int64_t panels_of(int64_t features) { return ceil_div(features, kPanel); }
 
 }  // namespace eet

@@ -14,7 +14,7 @@ namespace eet {
 
 inline void norm_lm_head(const Op& op, const Step& step, Member& member) {
   const float* x = norm_rows(op, step.wanted, step.wanted_rows, member, [](int64_t) {});
-  matmul(x, step.wanted, op.in_features, op.weight, panels_of(op.out_features), member, [&](const Tile& tile) {
+  matmul(op, x, step.wanted, member, [&](const Tile& tile) {
     const int64_t first = tile.first_panel * kPanel;
     const int64_t computed = tile.panels * kPanel;
     const int64_t width = std::min<int64_t>(computed, op.out_features - first);

@@ -30,7 +30,7 @@ inline void norm_mlp(const Op& op, const Step& step, Member& member) {
   const float* x = norm_rows(op, step.rows, nullptr, member, [](int64_t) {});
   const int64_t outputs = op.gated ? op.out_features / 2 : op.out_features;
   const int64_t factors = op.gated ? 2 : 1;  // panels that make one panel of outputs
-  matmul(x, step.rows, op.in_features, op.weight, panels_of(outputs) * factors, member, [&](const Tile& tile) {
+  matmul(op, x, step.rows, member, [&](const Tile& tile) {
     const int64_t first = tile.first_panel / factors * kPanel;
     const int64_t computed = tile.panels / factors * kPanel;
     const int64_t width = std::min<int64_t>(computed, outputs - first);

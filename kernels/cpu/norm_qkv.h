@@ -84,7 +84,7 @@ inline void norm_qkv(const Model& model, const Op& op, const Step& step, Member&
   const float* x = norm_rows(op, step.rows, nullptr, member, [&](int64_t row) {
     if (op.rotary) rotary_factors(model, step.positions[row], factors + row * 2 * model.head_dim);
   });
-  matmul(x, step.rows, op.in_features, op.weight, panels_of(op.out_features), member, [&](const Tile& tile) {
+  matmul(op, x, step.rows, member, [&](const Tile& tile) {
     const int64_t first = tile.first_panel * kPanel;
     const int64_t width = std::min<int64_t>(tile.panels * kPanel, op.out_features - first);
     for (int64_t i = 0; i < width; i += kGranule) {

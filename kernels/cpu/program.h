@@ -38,6 +38,7 @@ struct Op {
   float* target;
   float* scratch;
   float* cache;              // this layer's keys (max_batch, num_kv_heads, ...), its values behind them
+  const Op* next_projection; // the next op with a weight, null at the end; filled in by the engine
 };
 
 // One pass; arrays belong to Python and outlive the call.

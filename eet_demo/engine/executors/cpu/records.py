@@ -34,7 +34,7 @@ class Op(Structure):
         *((name, c_int32) for name in ("in_features", "out_features")),
         *((name, c_float) for name in ("norm_eps", "scale", "soft_cap")),
         *((name, c_void_p) for name in ("norm_weight", "norm_bias", "weight", "bias", "positions")),
-        *((name, c_void_p) for name in ("source", "target", "scratch", "cache")),
+        *((name, c_void_p) for name in ("source", "target", "scratch", "cache", "next_projection")),
     )
 
 
@@ -80,7 +80,7 @@ def open_library(path: Path) -> ctypes.CDLL:
 def _check_layout(library: ctypes.CDLL) -> None:
     fields = (
         (Model, ("head_dim", "attention_soft_cap", "frequencies")),
-        (Op, ("out_features", "soft_cap", "positions", "cache")),
+        (Op, ("out_features", "soft_cap", "positions", "next_projection")),
         (Step, ("top_p", "seed", "row_caches", "sampled")),
     )
     ours: list[int] = []
