@@ -94,20 +94,18 @@ void eet_touch(eet::Engine* engine, volatile char* memory, int64_t bytes) {
   });
 }
 
-// Reads `count` floats the way a decode step reads its weights, two streams at a time; returns their sum, so that no read
-// is dropped.
+// Reads `count` floats the way a decode step reads its weights, as panels times a row of zeros; returns the sum of the
+// products, so that no read is dropped.
 float eet_read(eet::Engine* engine, const float* data, int64_t count) {
-  constexpr int64_t kStream = 1 << 14, kVecs = 2;
-  std::vector<float> sums(count / (2 * kStream));
+  constexpr int64_t kDepth = 512, kItem = eet::kTileWidth * kDepth;
+  const std::vector<float> zeros(kDepth);
+  std::vector<float> sums(count / kItem);
   engine->team.run([&](eet::Member& member) {
-    member.for_each(static_cast<int64_t>(sums.size()), [&](int64_t block) {
-      const float* stream = data + block * 2 * kStream;
-      eet::Vec totals[2 * kVecs] = {};
-      for (int64_t i = 0; i < kStream; i += kVecs * eet::kLanes)
-        for (int64_t v = 0; v < kVecs; ++v)
-          for (int64_t s = 0; s < 2; ++s) totals[2 * v + s] += eet::load(stream + s * kStream + i + v * eet::kLanes);
-      for (int64_t v = 1; v < 2 * kVecs; ++v) totals[0] += totals[v];
-      sums[block] = eet::sum(totals[0]);
+    member.for_each(static_cast<int64_t>(sums.size()), [&](int64_t item) {
+      alignas(64) float out[eet::kTileWidth];
+      eet::multiply(1, eet::kTilePanels, {zeros.data(), kDepth, data + item * kItem, kItem / 2, eet::kPanel, kDepth, out,
+                                          eet::kTileWidth, nullptr});
+      sums[item] = std::accumulate(out, out + eet::kTileWidth, 0.0f);
     });
   });
   return std::accumulate(sums.begin(), sums.end(), 0.0f);

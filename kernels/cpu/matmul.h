@@ -82,6 +82,7 @@ void multiply(const Operands& o) {
   for (int64_t begin = 0; begin < o.depth; begin += kChain) {
     const int64_t end = std::min(o.depth, begin + kChain);
     Vec sums[kRows][kVecs] = {};
+#pragma GCC unroll 8
     for (int64_t k = begin; k < end; ++k, b += o.step) {
       if (kRows > kFewRows) __builtin_prefetch(next + ahead * k, 0, 2);
       Vec weights[kVecs];

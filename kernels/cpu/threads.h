@@ -12,6 +12,7 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -95,6 +96,8 @@ struct Taken {
   uint64_t phase : 24, front : 20, back : 20;
 };
 
+constexpr int64_t kMostTaken = 16;  // items at once: what a member that loses its core may hold up
+
 class Team {
  public:
   // One thread's view of the team during a step.
@@ -106,10 +109,12 @@ class Team {
     template <class Work>
     void for_each(int64_t items, Work work) {
       if (items == 0) return;
-      int64_t done = 0, item;
+      int64_t done = 0;
       for (int offset = 0; offset < team_->count_; ++offset) {
         const int owner = (index_ + offset) % team_->count_;
-        for (; team_->take(owner, phase_, items, offset == 0, &item); ++done) work(item);
+        const Range share = even_part(items, owner, team_->count_);
+        for (Range some; (some = team_->take(owner, phase_, share, offset == 0)).size() > 0; done += some.size())
+          for (int64_t item = some.begin; item < some.end; ++item) work(item);
       }
       team_->finish(phase_, done, items, &ahead_);
       ++phase_;
@@ -157,20 +162,21 @@ class Team {
     std::atomic<Taken> word{};
   };
 
-  // Takes the owner's next item of `phase`, from the back when it is not one's own; false when there is none.
-  bool take(int owner, uint32_t phase, int64_t items, bool own, int64_t* item) {
-    const Range share = even_part(items, owner, count_);
+  // Takes items of the owner's share in `phase`: of one's own half of those left, from the front (an exchange empties the
+  // processor's pipeline, so it should not come after every item), of another's one, from the back. Empty: none is left.
+  Range take(int owner, uint32_t phase, Range share, bool own) {
     auto& word = taken_[owner].word;
     Taken now = word.load(std::memory_order_relaxed);
     for (;;) {
-      if (now.phase > phase) return false;  // this phase is over
       const Taken base = now.phase == phase ? now : Taken{phase, 0, 0};
-      if (static_cast<int64_t>(base.front + base.back) >= share.size()) return false;
+      const int64_t left = share.size() - static_cast<int64_t>(base.front + base.back);
+      if (now.phase > phase || left <= 0) return {0, 0};
+      const int64_t count = own ? std::clamp<int64_t>(left / 2, 1, kMostTaken) : 1;
       Taken next = base;
-      own ? ++next.front : ++next.back;
+      own ? next.front += static_cast<uint64_t>(count) : next.back += 1;
       if (word.compare_exchange_weak(now, next, std::memory_order_relaxed)) {
-        *item = own ? share.begin + static_cast<int64_t>(base.front) : share.end - 1 - static_cast<int64_t>(base.back);
-        return true;
+        const int64_t first = own ? share.begin + static_cast<int64_t>(base.front) : share.end - static_cast<int64_t>(next.back);
+        return {first, first + count};
       }
     }
   }
