@@ -30,8 +30,9 @@ constexpr int64_t kMaxHeadDim = 256;
 constexpr int64_t kPartialHead = 16;           // floats before a partial's values: max, sum, padding
 
 // scores[r * kSlots + i] = q[r] . key[first + i] for `slots` slots from `first`, a multiple of 16; whole tiles are written.
+// As many floats as are read come in from `next` meanwhile, if it is given.
 inline void score(const CacheHead& cache, const float* q, int64_t q_stride, int64_t rows, int64_t first, int64_t slots,
-                  float* scores) {
+                  float* scores, const float* next) {
   const int64_t head_dim = cache.head_dim, parts = ceil_div(rows, kTileRows);
   for (int64_t tile = 0; tile < slots;) {
     const int64_t slot = first + tile, stride = cache.tile_width(slot);
@@ -40,15 +41,16 @@ inline void score(const CacheHead& cache, const float* q, int64_t q_stride, int6
       const Range some = even_part(rows, part, parts);
       multiply(static_cast<int>(some.size()), two ? 2 : 1,
                {q + some.begin * q_stride, q_stride, cache.key_tile(slot), kPanel * head_dim, stride, head_dim,
-                scores + some.begin * kSlots + tile, kSlots, nullptr});
+                scores + some.begin * kSlots + tile, kSlots, next ? next + tile * head_dim : nullptr});
     }
     tile += two ? 2 * kPanel : kPanel;
   }
 }
 
 // out[r] = scales[r] * out[r] + sum over i of weights[r * kSlots + i] * value[first + i]; out rows head_dim apart.
+// `next` as in score.
 inline void add_values(const CacheHead& cache, const float* weights, int64_t rows, int64_t first, int64_t slots,
-                       const float* scales, float* out) {
+                       const float* scales, float* out, const float* next) {
   alignas(64) float sums[kTileRows * kTileWidth];
   const int64_t head_dim = cache.head_dim, parts = ceil_div(rows, kTileRows);
   for (int64_t part = 0; part < parts; ++part) {
@@ -57,7 +59,7 @@ inline void add_values(const CacheHead& cache, const float* weights, int64_t row
     for (int64_t element = 0; element < head_dim; element += kTileWidth) {
       const int64_t width = std::min<int64_t>(kTileWidth, head_dim - element), panels = width / kPanel;
       Operands operands{weights + some.begin * kSlots, kSlots, cache.values + first * head_dim + element, kPanel, head_dim,
-                        slots, sums, kTileWidth, nullptr};
+                        slots, sums, kTileWidth, next ? next + slots * element : nullptr};
       if (panels > 0) multiply(count, static_cast<int>(panels), operands);
       if (width % kPanel) {
         operands.b += panels * kPanel;
@@ -153,16 +155,19 @@ inline void decode_unit(const Model& model, const Op& op, const Step& step, int6
   const CacheHead cache(model, op, step.row_caches[row], kv_head);
   const Range attended = attended_slots(op, step.positions[row]);
   const int64_t first = chunk * kChunk, slots = std::min(kChunk, attended.end - first);
+  // A member's next chunk is most often this head's next: its keys come in while these values are read.
+  const float* next_keys = first + kChunk < attended.end ? cache.key_tile(first + kChunk) : nullptr;
   for (int64_t part = 0; part < parts; ++part) {
     alignas(64) float scores[kTileRows * kSlots];
     alignas(64) float out[kTileRows * kMaxHeadDim];
     const Range some = even_part(group, part, parts);
     const int64_t head = kv_head * group + some.begin;
     Softmax softmax;
-    score(cache, op.source + (row * model.num_heads + head) * head_dim, head_dim, some.size(), first, slots, scores);
+    score(cache, op.source + (row * model.num_heads + head) * head_dim, head_dim, some.size(), first, slots, scores,
+          cache.values + first * head_dim);
     softmax.absorb(model, scores, some.size(), first, slots, [&](int64_t) { return attended; });
     std::memset(out, 0, sizeof(float) * some.size() * head_dim);
-    add_values(cache, scores, some.size(), first, slots, softmax.shrink, out);
+    add_values(cache, scores, some.size(), first, slots, softmax.shrink, out, next_keys);
     for (int64_t r = 0; r < some.size(); ++r) {
       float* to = partial(model, op, sequence, head + r, chunk);
       to[0] = softmax.max[r];
@@ -204,9 +209,9 @@ inline void prefill_unit(const Model& model, const Op& op, const Step& step, int
   const int64_t begin = attended(0).begin / kPanel * kPanel, end = attended(count - 1).end;
   for (int64_t slot = begin; slot < end; slot += kSlots) {
     const int64_t slots = std::min(kSlots, end - slot);
-    score(cache, op.source + first * q_size + head * head_dim, q_size, count, slot, slots, scores);
+    score(cache, op.source + first * q_size + head * head_dim, q_size, count, slot, slots, scores, nullptr);
     softmax.absorb(model, scores, count, slot, slots, attended);
-    add_values(cache, scores, count, slot, slots, softmax.shrink, out);
+    add_values(cache, scores, count, slot, slots, softmax.shrink, out, nullptr);
   }
   for (int64_t r = 0; r < count; ++r) {
     float* to = op.target + (first + r) * q_size + head * head_dim;

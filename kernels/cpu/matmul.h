@@ -48,7 +48,7 @@ constexpr int kTileRows = kPanelVecs == 1 ? kSums / kTilePanels : kSums / kPanel
 // Multiply-adds in a row before a sum is put aside: rounding grows with a chain's length.
 constexpr int64_t kChain = 192;
 
-// Up to so many rows are bound by memory: they leave no load slots for bringing in what comes next.
+// Up to so many rows are bound by memory, not by arithmetic.
 constexpr int kFewRows = kTileRows / 2;
 
 // Bytes of the next weights that a waiting member reads ahead, in all.
@@ -69,22 +69,21 @@ struct Operands {
   const float* next;  // what to bring into the second-level cache meanwhile; null for nothing
 };
 
-// Many rows leave load slots free for bringing in the next panels: so many floats a step, an eighth of a line, so that the
-// tiles of a whole prefill pass share the work.
-constexpr int64_t kBroughtPerStep = 2;
+// Floats of `next` brought in at every step: few rows bring in as much as they read, the tiles of a prefill pass share.
+constexpr int64_t brought_per_step(int rows) { return rows > kFewRows ? 2 : kTileWidth; }
 
-template <int kRows, int kPanels>
+template <int kRows, int kPanels, bool kBring>
 void multiply(const Operands& o) {
   constexpr int kVecs = kPanels * kPanelVecs;
+  constexpr int64_t kBrought = brought_per_step(kRows);
   const float* b = o.b;
-  const float* next = o.next ? o.next : o.x;
-  const int64_t ahead = o.next ? kBroughtPerStep : 0;
   for (int64_t begin = 0; begin < o.depth; begin += kChain) {
     const int64_t end = std::min(o.depth, begin + kChain);
     Vec sums[kRows][kVecs] = {};
 #pragma GCC unroll 8
     for (int64_t k = begin; k < end; ++k, b += o.step) {
-      if (kRows > kFewRows) __builtin_prefetch(next + ahead * k, 0, 2);
+      if (kBring)
+        for (int64_t i = 0; i < kBrought; i += 16) __builtin_prefetch(o.next + kBrought * k + i, 0, 2);
       Vec weights[kVecs];
       for (int v = 0; v < kVecs; ++v) weights[v] = load(b + v / kPanelVecs * o.panel_stride + v % kPanelVecs * kLanes);
       for (int r = 0; r < kRows; ++r) {
@@ -115,11 +114,12 @@ void multiply_granule(const Operands& o) {
 
 using Kernel = void (*)(const Operands&);
 
-template <int kPanels, int... kRow>
+// Narrow registers hold the sums of two panels only of few rows; the others take their panels one by one.
+constexpr bool holds(int rows, int panels) { return panels == 1 || rows * panels * kPanelVecs <= kSums; }
+
+template <int kPanels, bool kBring, int... kRow>
 Kernel pick(int rows, std::integer_sequence<int, kRow...>) {
-  // Narrow registers hold two panels only of few rows; the others take their panels one by one.
-  static constexpr Kernel kernels[] = {
-      (kPanels == 1 || (kRow + 1) * kTilePanels * kPanelVecs <= kSums ? &multiply<kRow + 1, kPanels> : nullptr)...};
+  static constexpr Kernel kernels[] = {(holds(kRow + 1, kPanels) ? &multiply<kRow + 1, kPanels, kBring> : nullptr)...};
   return kernels[rows - 1];
 }
 
@@ -131,15 +131,18 @@ Kernel pick_granule(int rows, std::integer_sequence<int, kRow...>) {
 
 using TileRows = std::make_integer_sequence<int, kTileRows>;
 
+template <int kPanels>
+void multiply(int rows, const Operands& o) {
+  (o.next ? pick<kPanels, true>(rows, TileRows()) : pick<kPanels, false>(rows, TileRows()))(o);
+}
+
 // Sums of `rows` <= kTileRows rows and one or two panels.
 inline void multiply(int rows, int panels, Operands o) {
-  if (panels == 2) {
-    if (rows * kTilePanels * kPanelVecs <= kSums) return pick<2>(rows, TileRows())(o);
-    pick<1>(rows, TileRows())(o);
-    o.b += o.panel_stride;
-    o.out += kPanel;
+  if (panels == 2 && holds(rows, 2)) return multiply<2>(rows, o);
+  for (int panel = 0; panel < panels; ++panel, o.b += o.panel_stride, o.out += kPanel) {
+    multiply<1>(rows, o);
+    o.next = nullptr;
   }
-  pick<1>(rows, TileRows())(o);
 }
 
 inline void multiply_granule(int rows, const Operands& o) { pick_granule(rows, TileRows())(o); }
@@ -180,6 +183,8 @@ void matmul(const Op& op, const float* x, int64_t rows, Member& member, Done don
   const int64_t depth = op.in_features, panels = panels_of(op), panel_size = depth * kPanel;
   const int64_t blocks = ceil_div(rows, kItemRows);
   look_ahead(op, rows, member);
+  if (rows <= kFewRows)  // another member has just written it
+    for (int64_t i = 0; i < rows * depth; i += kPanel) __builtin_prefetch(x + i, 0, 3);
   member.for_each(ceil_div(panels, kTilePanels) * blocks, [&](int64_t item) {
     alignas(64) float sums[kTileRows * kTileWidth];
     const Range block = even_part(rows, item % blocks, blocks);
@@ -191,9 +196,9 @@ void matmul(const Op& op, const float* x, int64_t rows, Member& member, Done don
       const Range part = even_part(block.size(), t, tiles);
       const int64_t first = block.begin + part.begin;
       const int count = static_cast<int>(part.size());
-      // The item's tiles bring in the next panels together, each a part of them.
-      const int64_t brought = (item % blocks * tiles + t) * depth * kBroughtPerStep;
-      const bool more = panel + kTilePanels < panels && brought < kTilePanels * panel_size;
+      // The item's tiles bring in the next panels together, each a part of them; a decode step's reads are a stream.
+      const int64_t brought = (item % blocks * tiles + t) * depth * brought_per_step(count);
+      const bool more = count > kFewRows && panel + kTilePanels < panels && brought < kTilePanels * panel_size;
       const float* next = more ? b + kTilePanels * panel_size + brought : nullptr;
       multiply(count, width, {x + first * depth, depth, b, panel_size, kPanel, depth, sums, kTileWidth, next});
       done(Tile{first, panel, count, width, sums});
