@@ -2,11 +2,12 @@
 //
 // in:      q (rows, num_heads, head_dim) float32; the layer's cache (cache.h), slots 0 .. position filled.
 // out:     target (rows, num_heads * head_dim) float32.
-// items:   decode, a sequence with one row: its slots are cut into chunks of 64, an item is one KV head's chunk, and all
-//          query heads of the group use each key and value as it is read; so three KV heads on two threads balance at any
-//          context. It leaves (max, sum, weighted values) a query head in scratch; a second phase joins them, a query
-//          head an item. Prefill, a sequence with more rows: a block of kQueryRows rows of one query head, walking over
-//          tiles of slots with an online softmax. Where slots are cut does not depend on threads, nor does the result.
+// items:   decode, a sequence with one row: its slots are cut into chunks of 64, an item is one KV head's chunk, and
+//          all query heads of the group use each key and value as it is read; so three KV heads on two threads balance
+//          at any context. It leaves (max, sum, weighted values) a query head in scratch; a second phase joins them, a
+//          query head an item. Prefill, a sequence with more rows: a block of kQueryRows rows of one query head that
+//          walks over tiles of slots with an online softmax. Where slots are cut does not depend on threads, nor does
+//          the result.
 // scratch: decode, (max_batch * num_heads * chunks of max_context) partials of head_dim + 16 floats.
 // moves:   keys and values of every filled slot, once in decode.
 // source:  Milakov and Gimelshein, "Online normalizer calculation for softmax" (arXiv 1805.02867); the split over the
@@ -29,8 +30,8 @@ constexpr int64_t kRowSlots = 16;              // these rounded up to whole vect
 constexpr int64_t kMaxHeadDim = 256;
 constexpr int64_t kPartialHead = 16;           // floats before a partial's values: max, sum, padding
 
-// scores[r * kSlots + i] = q[r] . key[first + i] for `slots` slots from `first`, a multiple of 16; whole tiles are written.
-// As many floats as are read come in from `next` meanwhile, if it is given.
+// scores[r * kSlots + i] = q[r] . key[first + i] for `slots` slots from `first`, a multiple of 16; whole tiles are
+// written. As many floats as are read come in from `next` meanwhile, if it is given.
 inline void score(const CacheHead& cache, const float* q, int64_t q_stride, int64_t rows, int64_t first, int64_t slots,
                   float* scores, const float* next) {
   const int64_t head_dim = cache.head_dim, parts = ceil_div(rows, kTileRows);
@@ -58,8 +59,8 @@ inline void add_values(const CacheHead& cache, const float* weights, int64_t row
     const int count = static_cast<int>(some.size());
     for (int64_t element = 0; element < head_dim; element += kTileWidth) {
       const int64_t width = std::min<int64_t>(kTileWidth, head_dim - element), panels = width / kPanel;
-      Operands operands{weights + some.begin * kSlots, kSlots, cache.values + first * head_dim + element, kPanel, head_dim,
-                        slots, sums, kTileWidth, next ? next + slots * element : nullptr};
+      Operands operands{weights + some.begin * kSlots, kSlots, cache.values + first * head_dim + element, kPanel,
+                        head_dim, slots, sums, kTileWidth, next ? next + slots * element : nullptr};
       if (panels > 0) multiply(count, static_cast<int>(panels), operands);
       if (width % kPanel) {
         operands.b += panels * kPanel;
@@ -96,7 +97,8 @@ struct Softmax {
     std::copy(max, max + kRowSlots, previous);
     for (int64_t r = 0; r < rows; ++r) {
       const Range range = attended(r);
-      max[r] = std::fmax(max[r], scale_and_mask(model, scores + r * kSlots, padded, range.begin - first, range.end - first));
+      const float highest = scale_and_mask(model, scores + r * kSlots, padded, range.begin - first, range.end - first);
+      max[r] = std::fmax(max[r], highest);
     }
     for (int64_t r = 0; r < rows; r += kLanes) store(shrink + r, exp(load(previous + r) - load(max + r)));
     for (int64_t r = 0; r < rows; ++r) {
@@ -198,7 +200,8 @@ inline void merge(const Model& model, const Op& op, const Step& step, int64_t se
 }
 
 // A block of rows first .. first + count of one query head of a sequence.
-inline void prefill_unit(const Model& model, const Op& op, const Step& step, int64_t head, int64_t first, int64_t count) {
+inline void prefill_unit(const Model& model, const Op& op, const Step& step, int64_t head, int64_t first,
+                         int64_t count) {
   alignas(64) float scores[kQueryRows * kSlots];
   alignas(64) float out[kQueryRows * kMaxHeadDim];
   Softmax softmax;

@@ -103,8 +103,9 @@ float eet_read(eet::Engine* engine, const float* data, int64_t count) {
   engine->team.run([&](eet::Member& member) {
     member.for_each(static_cast<int64_t>(sums.size()), [&](int64_t item) {
       alignas(64) float out[eet::kTileWidth];
-      eet::multiply(1, eet::kTilePanels, {zeros.data(), kDepth, data + item * kItem, kItem / 2, eet::kPanel, kDepth, out,
-                                          eet::kTileWidth, nullptr});
+      const float* panels = data + item * kItem;
+      eet::multiply(1, eet::kTilePanels,
+                    {zeros.data(), kDepth, panels, kItem / 2, eet::kPanel, kDepth, out, eet::kTileWidth, nullptr});
       sums[item] = std::accumulate(out, out + eet::kTileWidth, 0.0f);
     });
   });
@@ -117,8 +118,9 @@ int eet_record_layout(int32_t* out) {
 #define EET_FIELD(Record, field) static_cast<int32_t>(offsetof(Record, field))
   const int32_t layout[] = {
       sizeof(Model), EET_FIELD(Model, head_dim), EET_FIELD(Model, attention_soft_cap), EET_FIELD(Model, frequencies),
-      sizeof(Op), EET_FIELD(Op, out_features), EET_FIELD(Op, soft_cap), EET_FIELD(Op, positions), EET_FIELD(Op, next_projection),
-      sizeof(Step), EET_FIELD(Step, top_p), EET_FIELD(Step, seed), EET_FIELD(Step, row_caches), EET_FIELD(Step, sampled)};
+      sizeof(Op), EET_FIELD(Op, out_features), EET_FIELD(Op, soft_cap), EET_FIELD(Op, positions),
+      EET_FIELD(Op, next_projection), sizeof(Step), EET_FIELD(Step, top_p), EET_FIELD(Step, seed),
+      EET_FIELD(Step, row_caches), EET_FIELD(Step, sampled)};
 #undef EET_FIELD
   if (out) std::memcpy(out, layout, sizeof layout);
   return sizeof layout / sizeof layout[0];

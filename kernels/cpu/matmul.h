@@ -165,13 +165,13 @@ inline int64_t panels_of(const Op& op) {
   return op.gated ? 2 * panels_of(op.out_features / 2) : panels_of(op.out_features);
 }
 
-// The first weights of this member's share of the next projection: a decode step waits for memory, so that a member that
+// The first weights of this member's share of the next projection: a decode step waits for memory, so a member that
 // waits for the others may as well begin to read.
 inline void look_ahead(const Op& op, int64_t rows, Member& member) {
   if (!op.next_projection || rows > kFewRows) return;
   const Op& next = *op.next_projection;
   const int64_t item_size = kTilePanels * kPanel * static_cast<int64_t>(next.in_features);
-  const Range items = member.share(panels_of(next) / kTilePanels);
+  const Range items = member.share(ceil_div(panels_of(next), kTilePanels));
   const int64_t bytes = std::min<int64_t>(items.size() * item_size * 4, kAheadBytes);
   member.look_ahead(Ahead(next.weight + items.begin * item_size, bytes));
 }

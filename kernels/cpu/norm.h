@@ -1,5 +1,5 @@
-// LayerNorm and RMSNorm of rows: LayerNorm (x - mean) / sqrt(var + eps) * weight + bias, RMSNorm x / sqrt(mean(x^2) + eps)
-// * weight; sums run over vector lanes, so their rounding error grows with n / lanes.
+// LayerNorm and RMSNorm of rows: LayerNorm (x - mean) / sqrt(var + eps) * weight + bias, RMSNorm x / sqrt(mean(x^2) +
+// eps) * weight; sums run over vector lanes, so their rounding error grows with n / lanes.
 //
 // in: x (n,) float32; n a multiple of 8. out: (n,), which may be x.
 #pragma once
@@ -41,8 +41,8 @@ inline void norm_row(const Op& op, const float* x, float* out, int64_t n) {
   }
 }
 
-// A phase: the op's normalised input rows, into op.scratch, an item each. `rows` picks source rows, or is null for all in
-// order. `also` does what else an op has to do for a row.
+// A phase: the op's normalised input rows, into op.scratch, an item each. `rows` picks source rows, or is null for all
+// in order. `also` does what else an op has to do for a row.
 template <class Also>
 const float* norm_rows(const Op& op, int64_t count, const int32_t* rows, Member& member, Also also) {
   const int64_t n = op.in_features;

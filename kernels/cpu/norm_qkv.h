@@ -1,6 +1,6 @@
 // norm_qkv: q, k, v = norm(residual) W^T + b; q and k rotated; k and v appended to the KV cache.
 //
-// in:     residual (rows, hidden) float32; W packed (matmul.h), rows q heads, k heads, v heads. Within a rotated head the
+// in:     residual (rows, hidden) float32; W packed (matmul.h), rows q heads, k heads, v heads. In a rotated head the
 //         packer puts the two elements of a rotary pair side by side (element i beside i + rotary_dim / 2), in q and k
 //         alike, which leaves q.k as it was; so a pair never straddles a tile and turns in registers.
 // out:    q (rows, num_heads * head_dim) float32; the rows' slots of the cache (cache.h).

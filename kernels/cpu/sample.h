@@ -6,8 +6,8 @@
 // in:      logits (wanted, vocab_size) float32.
 // out:     sampled (wanted,) int32.
 // items:   kSlices ranges of ids, one row after the other. top-k and top-p need a ranking, but only of the best:
-//          candidates are counted (and their probability summed) in bins of distance from the maximum; those in the bins
-//          that are needed are collected in order of id, then sorted.
+//          candidates are counted (and their probability summed) in bins of distance from the maximum; those in the
+//          bins that are needed are collected in order of id, then sorted.
 // scratch: Shared, then vocab_size candidates.
 // source:  Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 #pragma once

@@ -1,10 +1,10 @@
 // A team of threads that walks one program together, phase by phase, and does not wait for a member that lost its core.
 //
 // A phase is a number of independent items. Every member owns an even, contiguous share of them, takes its own from the
-// front (so that it streams through its weights in order), and when it has none left takes the others' from the back. A
-// phase is over when all items are done, not when all members have arrived: a member that another process has pushed off
-// its core delays the others by the one item it holds, and finds the phases it missed already over. What an item computes
-// does not depend on who runs it, so results do not depend on the number of threads.
+// front (so that it streams through its weights in order), and when it has none left takes the others' from the back.
+// A phase is over when all items are done, not when all members have arrived: a member that another process has pushed
+// off its core delays the others by the items it holds alone, and finds the phases it missed already over. What an item
+// computes does not depend on who runs it, so results do not depend on the number of threads.
 //
 // The calling thread is member 0; the others are parked between steps: they spin for a moment (the next decode step is
 // microseconds away), then sleep, so that an idle engine costs nothing.
@@ -90,7 +90,7 @@ inline Range even_part(int64_t total, int64_t index, int64_t count) {
   return {total * index / count, total * (index + 1) / count};
 }
 
-// How much of a member's share is taken, in the phase it speaks of: one word, so that one exchange takes an item. A share
+// How much of a member's share is taken, in the phase it speaks of: one word, so that one exchange takes items. A share
 // is at most 2^20 items, a step at most 2^24 phases.
 struct Taken {
   uint64_t phase : 24, front : 20, back : 20;
@@ -105,7 +105,7 @@ class Team {
    public:
     Member(Team* team, int index) : team_(team), index_(index) {}
 
-    // A phase: work(item) for each of 0 .. items, by whoever is free; returns when all are done, on every member.
+    // A phase: work(item) for each of 0 .. items, by whoever is free; returns when all are done.
     template <class Work>
     void for_each(int64_t items, Work work) {
       if (items == 0) return;
@@ -162,20 +162,21 @@ class Team {
     std::atomic<Taken> word{};
   };
 
-  // Takes items of the owner's share in `phase`: of one's own half of those left, from the front (an exchange empties the
-  // processor's pipeline, so it should not come after every item), of another's one, from the back. Empty: none is left.
+  // Takes items of the owner's share in `phase`: of one's own half of those left, from the front (an exchange drains
+  // the processor's pipeline, so it should not come after every item), of another's one, from the back. Empty if none.
   Range take(int owner, uint32_t phase, Range share, bool own) {
     auto& word = taken_[owner].word;
     Taken now = word.load(std::memory_order_relaxed);
     for (;;) {
       const Taken base = now.phase == phase ? now : Taken{phase, 0, 0};
-      const int64_t left = share.size() - static_cast<int64_t>(base.front + base.back);
+      const int64_t front = static_cast<int64_t>(base.front), back = static_cast<int64_t>(base.back);
+      const int64_t left = share.size() - front - back;
       if (now.phase > phase || left <= 0) return {0, 0};
       const int64_t count = own ? std::clamp<int64_t>(left / 2, 1, kMostTaken) : 1;
       Taken next = base;
       own ? next.front += static_cast<uint64_t>(count) : next.back += 1;
       if (word.compare_exchange_weak(now, next, std::memory_order_relaxed)) {
-        const int64_t first = own ? share.begin + static_cast<int64_t>(base.front) : share.end - static_cast<int64_t>(next.back);
+        const int64_t first = own ? share.begin + front : share.end - back - 1;
         return {first, first + count};
       }
     }

@@ -3,10 +3,11 @@
 // GCC's vector extensions are used instead of intrinsics, so one text serves AVX-512, AVX2, NEON and plain SSE2: the
 // compiler picks the instructions, a*b + c becomes one fused multiply-add where there is one.
 //
-// Accuracy: a few units in the last place of float32 over the ranges the ops use (tests/kernels/cpu/test_vector_math.py).
-// NaN goes in, NaN comes out (of all but log, which is for positive, normal x): a poisoned input must stay visible.
-// source: coefficients of exp, log, tanh, sine and cosine from the Cephes library (netlib.org/cephes, single precision);
-//         erf from Eigen's generic_fast_erf_float (rational, |x| clamped to 4).
+// Accuracy: a few units in the last place of float32 over the ranges the ops use, held by
+// tests/kernels/cpu/test_vector_math.py. NaN goes in, NaN comes out (of all but log, which is for positive, normal x):
+// a poisoned input must stay visible.
+// source: coefficients of exp, log, tanh, sine and cosine from the Cephes library (netlib.org/cephes, single
+//         precision); erf from Eigen's generic_fast_erf_float (rational, |x| clamped to 4).
 #pragma once
 
 #include <cstdint>
