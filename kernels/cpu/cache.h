@@ -3,8 +3,8 @@
 // A head's values are rows, (max_context, head_dim). Its keys are tiles of 16 slots, [tile][head_dim][16 slots], so
 // that one vector holds a key element of 16 slots: q k^T is then the same microkernel as a projection (a tile is a
 // panel whose depth is head_dim), with no sums across lanes. The last tile is as narrow as the slots left, so the bytes
-// stay exact; reading it as a whole panel runs at most 15 floats into what lies behind it in the cache, which nobody writes
-// meanwhile, and those lanes belong to slots no row attends to.
+// stay exact; reading it as a whole panel runs at most 15 floats into what lies behind it in the cache, which nobody
+// writes meanwhile, and those lanes belong to slots no row attends to.
 #pragma once
 
 #include "matmul.h"
