@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 Schedule = Literal["in_turn", "together"]
 Device = Literal["cpu", "cuda", "sim", "reference"]
+SplitKv = Literal["off", "split", "stream"]
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,27 @@ class EngineOptions:
     Args:
         threads: CPU threads; None takes min(affinity, cgroup quota, the owner's setting).
         prefill_chunk: rows of one prefill pass; None takes the executor's own (cpu 256, cuda 2048).
-        debug: guard bytes between buffers and NaN in unwritten memory.
+        debug: guard bytes between buffers, NaN in unwritten memory, and every op's output checked for NaN and infinity.
+        quantised_activations: cpu, weights not dense: activations are rounded to 8 bits a block of 32 too.
+        packed_prefill: prompts of a batch share prefill passes; off, each prompt has passes of its own.
+        shared_workspace: buffers that are never live at once share bytes of the workspace.
+        graph: cuda and sim: a decode step is captured once in a CUDA graph and replayed.
+        pdl: cuda: a kernel starts while its predecessor ends (programmatic dependent launch, sm_90 and later).
+        prefetch: cuda and sim: a projection's first weights are loaded before it waits for its predecessor.
+        split_kv: cuda and sim: decode attention over the cache in one block a head (`off`), in equal parts (`split`), or
+            in equal runs of tiles over rows of all lengths (`stream`, LeanAttention, arXiv 2405.10480).
     """
 
     threads: int | None = None
     prefill_chunk: int | None = None
     debug: bool = False
+    quantised_activations: bool = False
+    packed_prefill: bool = True
+    shared_workspace: bool = True
+    graph: bool = True
+    pdl: bool = True
+    prefetch: bool = True
+    split_kv: SplitKv = "split"
 
 
 @dataclass(frozen=True)
