@@ -56,6 +56,12 @@ class KernelFaultError(EetError):
     """The simulator found a mistake in a kernel; the message says what, where and which thread."""
 
 
+class NumericsError(EetError):
+    """Weights or logits hold NaN or infinity; nothing is sampled from such logits. Debug mode names the op."""
+
+    remedy = "Try float32 or bfloat16; run with the option debug=on to see which op produced it."
+
+
 class WorkerError(EetError):
     """A worker process died or answered out of turn."""
 
