@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from eet_demo.engine.spec import ModelSpec, spec_from_config
+from eet_demo.errors import RequestError
+
+PREFIX = "shape:"
+"""`shape:gpt2` is a model of that public shape with random weights, wherever a model is named."""
 
 
 def _gpt2(hidden: int, layers: int, heads: int, positions: int = 1024, vocab: int = 50257) -> dict[str, Any]:
@@ -51,3 +56,13 @@ SHAPES: tuple[str, ...] = tuple(_CONFIGS)
 def shape(name: str) -> ModelSpec:
     """The spec of a public model, without its weights; raises KeyError for a name not in SHAPES."""
     return spec_from_config(_CONFIGS[name])
+
+
+def config_of(model: str | Path) -> dict[str, Any] | None:
+    """`config.json` of `shape:NAME`; None for whatever does not begin so. Raises RequestError for an unknown NAME."""
+    prefix, _, name = str(model).partition(":")
+    if prefix + ":" != PREFIX:
+        return None
+    if name not in _CONFIGS:
+        raise RequestError(f"no shape is called {name!r}; there are {', '.join(SHAPES)}")
+    return dict(_CONFIGS[name])
