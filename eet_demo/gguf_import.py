@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,51 +26,14 @@ from gguf.quants import dequantize
 
 from eet_demo.errors import CheckpointError, UnsupportedError
 from eet_demo.gguf_config import hf_config, special_ids
+from eet_demo.gguf_names import ARCHITECTURES, hf_name
 from eet_demo.gguf_tokenizer import tokenizer_files
-
-ARCHITECTURES = ("llama", "gpt2")
 
 Progress = Callable[[str, int, int], None]
 """`(stage, done, total)` with both counts in bytes; called often, must be cheap."""
 
-GLOBAL_NAMES = {
-    "llama": {
-        "token_embd": "model.embed_tokens",
-        "output_norm": "model.norm",
-        "output": "lm_head",
-    },
-    "gpt2": {
-        "token_embd": "transformer.wte",
-        "position_embd": "transformer.wpe",
-        "output_norm": "transformer.ln_f",
-        "output": "lm_head",
-    },
-}
-_LAYER_NAMES = {
-    "llama": {
-        "attn_norm": "input_layernorm",
-        "attn_q": "self_attn.q_proj",
-        "attn_k": "self_attn.k_proj",
-        "attn_v": "self_attn.v_proj",
-        "attn_output": "self_attn.o_proj",
-        "ffn_norm": "post_attention_layernorm",
-        "ffn_gate": "mlp.gate_proj",
-        "ffn_up": "mlp.up_proj",
-        "ffn_down": "mlp.down_proj",
-    },
-    "gpt2": {
-        "attn_norm": "ln_1",
-        "attn_qkv": "attn.c_attn",
-        "attn_output": "attn.c_proj",
-        "ffn_norm": "ln_2",
-        "ffn_up": "mlp.c_fc",
-        "ffn_down": "mlp.c_proj",
-    },
-}
-_LAYER_PREFIX = {"llama": "model.layers", "gpt2": "transformer.h"}
 _CONV1D = ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight")
 _BLOCK_BYTES = 8 << 20
-_LAYER = re.compile(r"blk\.(\d+)\.(.+)\.(weight|bias)")
 
 
 @dataclass(frozen=True)
@@ -132,13 +94,8 @@ class GgufFile:
             yield GgufTensor(item.name, self._hf_name(item.name), shape, item.tensor_type, item.data)
 
     def _hf_name(self, name: str) -> str:
-        match = _LAYER.fullmatch(name)
-        if match and match[2] in _LAYER_NAMES[self.architecture]:
-            middle = _LAYER_NAMES[self.architecture][match[2]]
-            return f"{_LAYER_PREFIX[self.architecture]}.{match[1]}.{middle}.{match[3]}"
-        stem, _, suffix = name.rpartition(".")
-        if stem in GLOBAL_NAMES[self.architecture]:
-            return f"{GLOBAL_NAMES[self.architecture][stem]}.{suffix}"
+        if (found := hf_name(self.architecture, name)) is not None:
+            return found
         raise CheckpointError(f"{self.path} has a tensor '{name}' that a {self.architecture} model does not have.")
 
     def blocks(self, tensor: GgufTensor) -> Iterator[np.ndarray]:

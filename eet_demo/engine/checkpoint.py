@@ -12,21 +12,27 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eet_demo.engine.blocks import BLOCK_BYTES, BLOCK_VALUES, WeightFormat, quantise_q8_0
+from eet_demo.engine.gguf_weights import GgufWeights
 from eet_demo.engine.spec import ModelSpec, spec_from_config
 from eet_demo.engine.weights import Part, Weight, weights_of
-from eet_demo.errors import CheckpointError
+from eet_demo.errors import CheckpointError, UnsupportedError
 
-BLOCK_BYTES = 4 << 20
+READ_BYTES = 4 << 20
 """Bytes read at a time: large enough for the disk, small beside the plan."""
 
 MAX_HEADER_BYTES = 100 << 20
 """The format's own limit on a header."""
+
+POSITIONS = "embed.positions"
+"""The one matrix that is only a table of rows."""
 
 PREFIXES = ("", "transformer.")
 """What a checkpoint may put before the names its model class uses."""
@@ -58,12 +64,26 @@ class RowBlock:
     values: NDArray[np.float32]
 
 
-class Checkpoint:
-    """A model folder, opened: its spec and the place of every tensor; values are read only when asked for."""
+@dataclass(frozen=True)
+class RawBlock:
+    """Rows `start .. start + len(raw)` of one part of a quantised matrix: uint8 `(n, bytes a row)`, see blocks.py."""
 
-    def __init__(self, folder: Path) -> None:
+    part: int
+    start: int
+    raw: NDArray[np.uint8]
+
+
+class Checkpoint:
+    """A model folder, opened: its spec and the place of every tensor; values are read only when asked for.
+
+    `weights` says how the engine stores matrices: `dense`; `q8_0`, quantised as they are read; `packed`, the blocks of
+    the folder's .gguf file as they are.
+    """
+
+    def __init__(self, folder: Path, weights: str = "dense") -> None:
         """Raises CheckpointError for a folder without a readable config or with broken safetensors files."""
         self.folder = folder
+        self._weights = weights
         self.config = _read_json(folder / "config.json")
         self.spec: ModelSpec = spec_from_config(self.config)
         self._entries: dict[str, TensorEntry] = {}
@@ -88,23 +108,89 @@ class Checkpoint:
             shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
             raise CheckpointError(f"{self.folder.name}: {shown}")
 
+    @cached_property
+    def formats(self) -> dict[str, WeightFormat]:
+        """How the engine stores each weight, by canonical name; vectors and learned positions are dense.
+
+        Raises:
+            UnsupportedError: a matrix that cannot be stored that way, named.
+            CheckpointError: a .gguf that is broken or contradicts the config.
+        """
+        return {weight.name: self._format_of(weight) for weight in weights_of(self.spec)}
+
+    def raw_blocks(self, weight: Weight) -> Iterator[RawBlock]:
+        """The blocks of a matrix whose format is not dense, part by part, a few megabytes at a time.
+
+        Raises:
+            CheckpointError: a scale that is not finite.
+        """
+        format = self.formats[weight.name]
+        if self._weights == "q8_0":
+            for block in self.blocks(weight):
+                raw = quantise_q8_0(block.values)
+                self._check_scales(weight.parts[block.part], raw, format)
+                yield RawBlock(block.part, block.start, raw)
+            return
+        step = max(16, READ_BYTES // weight.columns // 16 * 16)
+        for index, part in enumerate(weight.parts):
+            start = 0
+            for raw in self._gguf.raw_rows(part, format, weight.columns, step):
+                self._check_scales(part, raw, format)
+                yield RawBlock(index, start, raw)
+                start += len(raw)
+
     def blocks(self, weight: Weight) -> Iterator[RowBlock]:
-        """The weight's rows as float32, part by part, a few megabytes at a time."""
+        """The weight's rows as float32, part by part, a few megabytes at a time.
+
+        Raises:
+            CheckpointError: NaN or infinity among the values; names the tensor.
+        """
+        for block in self._blocks(weight):
+            if not np.isfinite(block.values).all():
+                self._refuse_numbers(weight.parts[block.part])
+            yield block
+
+    def _blocks(self, weight: Weight) -> Iterator[RowBlock]:
         for index, part in enumerate(weight.parts):
             entry = self._find(part)
             if entry is None:
                 raise CheckpointError(f"{self.folder.name}: {part.tensor} is missing")
             if part.transposed:
                 matrix = self._read(entry, 0, entry.shape[0]).reshape(entry.shape).T
-                step = max(16, BLOCK_BYTES // (4 * weight.columns) // 16 * 16)
+                step = max(16, READ_BYTES // (4 * weight.columns) // 16 * 16)
                 for start in range(0, part.rows, step):
                     yield RowBlock(index, start, np.ascontiguousarray(matrix[start : start + step]))
                 continue
             columns = max(1, weight.columns)
-            step = max(16, BLOCK_BYTES // (4 * columns) // 16 * 16)
+            step = max(16, READ_BYTES // (4 * columns) // 16 * 16)
             for start in range(0, part.rows, step):
                 values = self._read(entry, start, min(start + step, part.rows))
                 yield RowBlock(index, start, values.reshape(-1, columns) if weight.is_matrix else values)
+
+    @cached_property
+    def _gguf(self) -> GgufWeights:
+        return GgufWeights(self.folder, self.spec)
+
+    def _format_of(self, weight: Weight) -> WeightFormat:
+        if self._weights == "dense" or not weight.is_matrix or weight.name == POSITIONS:
+            return "dense"
+        if self._weights == "packed":
+            return self._gguf.format_of(weight)
+        if weight.columns % BLOCK_VALUES:
+            raise UnsupportedError(
+                f"{weight.parts[0].tensor} has {weight.columns} columns; weights 'q8_0' are stored in blocks of "
+                f"{BLOCK_VALUES} along a row"
+            )
+        return "q8_0"
+
+    def _check_scales(self, part: Part, raw: NDArray[np.uint8], format: WeightFormat) -> None:
+        header = 4 if format == "q4_1" else 2
+        scales = np.ascontiguousarray(raw.reshape(-1, BLOCK_BYTES[format])[:, :header]).view(np.float16)
+        if not np.isfinite(scales).all():
+            self._refuse_numbers(part)
+
+    def _refuse_numbers(self, part: Part) -> NoReturn:
+        raise CheckpointError(f"{self.folder.name}: {part.tensor} holds NaN or infinity")
 
     def _read(self, entry: TensorEntry, start: int, stop: int) -> NDArray[np.float32]:
         """Rows `start .. stop` of the leading axis, flat, as float32."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 
+from eet_demo.engine.blocks import WeightFormat
 from eet_demo.engine.executors import Executor
 from eet_demo.engine.executors.cpu.executor import CpuExecutor, CpuLayout
 from eet_demo.engine.executors.reference_executor import ReferenceExecutor, ReferenceLayout
@@ -14,37 +15,58 @@ from eet_demo.errors import UnsupportedError
 from eet_demo.hardware import available_memory_bytes
 from eet_demo.records import EngineOptions
 
+Formats = Mapping[str, WeightFormat]
+"""How each weight is stored, by canonical name (`Checkpoint.formats`)."""
+
+COMMON_OPTIONS = frozenset({"threads", "prefill_chunk", "debug", "packed_prefill", "shared_workspace"})
+"""Options of every device; a device names those it knows beside them."""
+
 
 @dataclass(frozen=True)
 class DeviceKind:
-    """What `device=` names: `dtypes` and `weights` it supports, and how to build its parts."""
+    """What `device=` names: `dtypes`, `weights` and `options` it supports, and how to build its parts.
+
+    Args:
+        layout: of a dtype and the weights' formats.
+        executor: of a program, its plan, a dtype, the weights' formats and the options.
+    """
 
     dtypes: tuple[str, ...]
     weights: tuple[str, ...]
     prefill_chunk: int
-    layout: Callable[[str], Layout]
-    executor: Callable[[Program, Plan, str, EngineOptions], Executor]
+    layout: Callable[[str, Formats], Layout]
+    executor: Callable[[Program, Plan, str, Formats, EngineOptions], Executor]
     available_bytes: Callable[[], int]
+    options: frozenset[str] = frozenset()
 
 
-def _reference(program: Program, plan: Plan, dtype: str, options: EngineOptions) -> Executor:
-    return ReferenceExecutor(program, plan, dtype, options.debug)
+def _reference(program: Program, plan: Plan, dtype: str, formats: Formats, options: EngineOptions) -> Executor:
+    return ReferenceExecutor(program, plan, dtype, options.debug, formats)
 
 
-def _cpu(program: Program, plan: Plan, dtype: str, options: EngineOptions) -> Executor:
+def _cpu(program: Program, plan: Plan, dtype: str, formats: Formats, options: EngineOptions) -> Executor:
     return CpuExecutor(program, plan, options)
 
 
 DEVICES = {
     "reference": DeviceKind(
-        ("float32", "float64"), ("dense",), 256, ReferenceLayout, _reference, available_memory_bytes
+        ("float32", "float64"),
+        ("dense", "q8_0", "packed"),
+        256,
+        lambda dtype, formats: ReferenceLayout(dtype),
+        _reference,
+        available_memory_bytes,
     ),
-    "cpu": DeviceKind(("float32",), ("dense",), 256, lambda dtype: CpuLayout(), _cpu, available_memory_bytes),
+    "cpu": DeviceKind(("float32",), ("dense",), 256, lambda dtype, formats: CpuLayout(), _cpu, available_memory_bytes),
 }
 
 
-def device_for(device: str, dtype: str, weights: str) -> DeviceKind:
-    """Raises UnsupportedError naming what there is for an unknown device or a dtype or weight format it lacks."""
+def device_for(device: str, dtype: str, weights: str, options: EngineOptions | None = None) -> DeviceKind:
+    """The device's kind.
+
+    Raises:
+        UnsupportedError: an unknown device, or a dtype, weights or option it lacks; the message names what there is.
+    """
     if device not in DEVICES:
         raise UnsupportedError(f"device {device!r} is not supported; supported: {', '.join(DEVICES)}")
     kind = DEVICES[device]
@@ -52,5 +74,14 @@ def device_for(device: str, dtype: str, weights: str) -> DeviceKind:
         if given not in supported:
             raise UnsupportedError(
                 f"device {device!r} does not support {name} {given!r}; supported: {', '.join(supported)}"
+            )
+    known = COMMON_OPTIONS | kind.options
+    usual, asked = EngineOptions(), options or EngineOptions()
+    for item in fields(EngineOptions):
+        value = getattr(asked, item.name)
+        if item.name not in known and value != getattr(usual, item.name):
+            raise UnsupportedError(
+                f"device {device!r} does not know the option {item.name} ({value!r} was given); "
+                f"it knows {', '.join(sorted(known))}"
             )
     return kind

@@ -87,10 +87,10 @@ class Engine:
             CheckpointError: the folder cannot be read. SourceError: the model cannot be found.
         """
         options = options or EngineOptions()
-        kind = device_for(device, dtype, weights)
-        built = _build(model, kind, dtype, max_batch, max_context, options)
+        kind = device_for(device, dtype, weights, options)
+        built = _build(model, kind, dtype, weights, max_batch, max_context, options)
         built.plan.check_fits(kind.available_bytes())
-        executor = kind.executor(built.program, built.plan, dtype, options)
+        executor = kind.executor(built.program, built.plan, dtype, built.checkpoint.formats, options)
         try:
             executor.load(built.checkpoint)
         except BaseException:
@@ -110,7 +110,8 @@ class Engine:
     ) -> MemoryReport:
         """The memory `from_pretrained` with the same arguments would take, to the byte; allocates nothing."""
         options = options or EngineOptions()
-        return _build(model, device_for(device, dtype, weights), dtype, max_batch, max_context, options).plan.report
+        kind = device_for(device, dtype, weights, options)
+        return _build(model, kind, dtype, weights, max_batch, max_context, options).plan.report
 
     @property
     def spec(self) -> ModelSpec:
@@ -285,10 +286,16 @@ class Stream(Generic[Item]):
 
 
 def _build(
-    model: str | Path, kind: DeviceKind, dtype: str, max_batch: int, max_context: int, options: EngineOptions
+    model: str | Path,
+    kind: DeviceKind,
+    dtype: str,
+    weights: str,
+    max_batch: int,
+    max_context: int,
+    options: EngineOptions,
 ) -> _Built:
     """Opens the checkpoint and plans its memory."""
-    checkpoint = Checkpoint(_folder(model))
+    checkpoint = Checkpoint(_folder(model), weights)
     spec = checkpoint.spec
     if max_batch < 1 or max_context < 1:
         raise RequestError(f"max_batch {max_batch} and max_context {max_context} must be at least 1")
@@ -298,7 +305,7 @@ def _build(
         )
     program = build_program(spec)
     limits = Limits(max_batch, max_context, options.prefill_chunk or kind.prefill_chunk)
-    layout = kind.layout(dtype)
+    layout = kind.layout(dtype, checkpoint.formats)
     plan = plan_memory(program, layout, limits, GUARD_BYTES if options.debug else 0)
     sizes = {weight.name: layout.weight_bytes(weight) for weight in weights_of(spec)}
     return _Built(checkpoint, program, plan, sizes, Bytes(layout.activation_bytes, layout.kv_bytes))

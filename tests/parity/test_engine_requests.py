@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,12 +152,15 @@ def test_plan_equals_the_loaded_engine_and_refuses_before_allocating(
     [
         ({"device": "tpu"}, "tpu.*reference.*cpu"),
         ({"device": "reference", "dtype": "int8"}, "int8.*float32, float64"),
-        ({"device": "reference", "weights": "packed"}, "packed.*dense"),
+        ({"device": "reference", "weights": "int4"}, "int4.*dense, q8_0, packed"),
+        ({"device": "reference", "weights": "packed"}, "has none.*'dense' and 'q8_0'"),
+        ({"device": "cpu", "options": EngineOptions(graph=False)}, "graph.*knows"),
+        ({"device": "reference", "options": EngineOptions(quantised_activations=True)}, "quantised_activations"),
     ],
 )
-def test_what_a_device_lacks_is_named(folder: Path, arguments: dict[str, str], message: str) -> None:
+def test_what_a_device_lacks_is_named(folder: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UnsupportedError, match=message):
-        Engine.from_pretrained(folder, **arguments)
+        Engine.from_pretrained(folder, **({"max_context": 64} | arguments))
 
 
 def test_context_beyond_the_model_is_refused(folder: Path) -> None:

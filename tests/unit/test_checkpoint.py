@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from eet_demo.engine.checkpoint import BLOCK_BYTES, Checkpoint
+from eet_demo.engine.checkpoint import READ_BYTES, Checkpoint
 from eet_demo.engine.spec import spec_from_config
 from eet_demo.engine.weights import weights_of
 from eet_demo.errors import CheckpointError, UnsupportedError
@@ -74,12 +74,12 @@ def test_conv1d_is_transposed(tmp_path: Path) -> None:
 
 
 def test_large_tensors_come_in_blocks(tmp_path: Path) -> None:
-    config = CONFIG | {"vocab_size": 3 * BLOCK_BYTES // 64 + 5}
+    config = CONFIG | {"vocab_size": 3 * READ_BYTES // 64 + 5}
     tensors = tensors_of(config)
     checkpoint = Checkpoint(write(tmp_path / "m", tensors, config))
     blocks = list(checkpoint.blocks(weights_of(checkpoint.spec)[0]))
     assert len(blocks) == 4
-    assert all(block.start % 16 == 0 and block.values.nbytes <= BLOCK_BYTES for block in blocks)
+    assert all(block.start % 16 == 0 and block.values.nbytes <= READ_BYTES for block in blocks)
     assert (np.concatenate([b.values for b in blocks]) == tensors["model.embed_tokens.weight"]).all()
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eet_demo.engine import program as p
-from eet_demo.engine.checkpoint import Checkpoint
+from eet_demo.engine.blocks import WeightFormat, dequantise
+from eet_demo.engine.checkpoint import Checkpoint, RowBlock
 from eet_demo.engine.executors import Float32, Int32, Step, reference
 from eet_demo.engine.executors.host_arena import HostArena
 from eet_demo.engine.plan import Limits, Plan
@@ -35,7 +38,16 @@ class ReferenceLayout:
 class ReferenceExecutor:
     """One method an op, found by its stem."""
 
-    def __init__(self, program: p.Program, plan: Plan, dtype: str, debug: bool = False) -> None:
+    def __init__(
+        self,
+        program: p.Program,
+        plan: Plan,
+        dtype: str,
+        debug: bool = False,
+        formats: Mapping[str, WeightFormat] = MappingProxyType({}),
+    ) -> None:
+        """`formats` by weight, dense where it has none; a quantised weight is dequantised at load."""
+        self._formats = formats
         self._program, self._plan, self._spec = program, plan, program.spec
         self._dtype = np.dtype(dtype)
         self._debug = debug
@@ -55,13 +67,21 @@ class ReferenceExecutor:
         checkpoint.check()
         for weight in weights_of(self._spec):
             target, starts = self._weights[weight.name], np.cumsum([0] + [part.rows for part in weight.parts])
-            for block in checkpoint.blocks(weight):
+            for block in self._blocks(checkpoint, weight):
                 if weight.interleaved and len(weight.parts) == 2:
                     stop = block.start + len(block.values)
                     target[block.part :: 2][block.start : stop] = block.values
                 else:
                     start = starts[block.part] + block.start
                     target[start : start + len(block.values)] = block.values
+
+    def _blocks(self, checkpoint: Checkpoint, weight: Weight) -> Iterator[RowBlock]:
+        """The weight's values; of a quantised one, those its blocks stand for."""
+        if (stored := self._formats.get(weight.name, "dense")) == "dense":
+            yield from checkpoint.blocks(weight)
+            return
+        for block in checkpoint.raw_blocks(weight):
+            yield RowBlock(block.part, block.start, dequantise(block.raw, stored))
 
     def run(self, step: Step) -> Int32:
         for op in self._program.ops[:-2]:

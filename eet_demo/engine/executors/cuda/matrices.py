@@ -8,17 +8,26 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from eet_demo.engine.blocks import BLOCK_BYTES, BLOCK_VALUES, WeightFormat, dequantise_planes, split_blocks
 from eet_demo.engine.executors.cuda.arrays import DeviceArray
 from eet_demo.engine.executors.cuda.launch import Launcher, check_array
 from eet_demo.errors import UnsupportedError
 
-WeightFormat = Literal["dense", "q8_0", "q4_0", "q4_1"]
+__all__ = [
+    "BLOCK_BYTES",
+    "BLOCK_VALUES",
+    "FORMAT_CODE",
+    "Matrix",
+    "WeightFormat",
+    "check_matrix",
+    "dequantise_planes",
+    "split_blocks",
+    "upload_blocks",
+    "upload_dense",
+]
+
 FORMAT_CODE: dict[WeightFormat, int] = {"dense": 0, "q8_0": 1, "q4_0": 2, "q4_1": 3}
 """`enum WeightFormat` of common.cuh."""
-
-BLOCK_VALUES = 32
-BLOCK_BYTES: dict[WeightFormat, int] = {"q8_0": 34, "q4_0": 18, "q4_1": 20}
-"""A GGUF block: float16 scale (and, in Q4_1, float16 minimum), then the values (ggml-common.h)."""
 
 
 @dataclass(frozen=True)
@@ -55,31 +64,6 @@ def check_matrix(name: str, matrix: Matrix, dtype: str) -> None:
         check_array(name, matrix.values, (rows, columns), "int8")
     else:
         check_array(name, matrix.values, (rows, columns // 2), "uint8")
-
-
-def split_blocks(raw: NDArray[np.uint8], weights: WeightFormat) -> tuple[NDArray[Any], NDArray[np.float16]]:
-    """GGUF blocks as the two planes: `raw` is `(rows, columns / 32 * BLOCK_BYTES)` uint8. No number changes."""
-    rows = raw.shape[0]
-    blocks = np.ascontiguousarray(raw).reshape(rows, -1, BLOCK_BYTES[weights])
-    header = 4 if weights == "q4_1" else 2
-    scales = np.ascontiguousarray(blocks[..., :header]).view(np.float16)
-    scales = scales if weights == "q4_1" else scales[..., 0]
-    values = np.ascontiguousarray(blocks[..., header:]).reshape(rows, -1)
-    return (values.view(np.int8) if weights == "q8_0" else values), np.ascontiguousarray(scales)
-
-
-def dequantise_planes(values: NDArray[Any], scales: NDArray[np.float16], weights: WeightFormat) -> NDArray[np.float32]:
-    """float32 `(rows, columns)` that the planes stand for; the reference's view of a quantised matrix."""
-    rows = values.shape[0]
-    if weights == "q8_0":
-        quants = values.reshape(rows, -1, BLOCK_VALUES).astype(np.float32)
-    else:
-        bytes_of_block = values.reshape(rows, -1, BLOCK_VALUES // 2)
-        quants = np.concatenate([bytes_of_block & 15, bytes_of_block >> 4], axis=-1).astype(np.float32)
-    wide = scales.astype(np.float32)
-    if weights == "q4_1":
-        return (quants * wide[..., :1] + wide[..., 1:]).reshape(rows, -1)
-    return ((quants - (8 if weights == "q4_0" else 0)) * wide[..., None]).reshape(rows, -1)
 
 
 def upload_dense(launcher: Launcher, values: NDArray[Any], dtype: Literal["float32", "float16", "bfloat16"]) -> Matrix:

@@ -1,0 +1,77 @@
+"""Quantised weights in blocks of 32 values along a row, as GGUF stores them: their sizes, and what they stand for.
+
+A block is a float16 scale (Q4_1: scale, then a float16 minimum), then 32 values: int8 in Q8_0, 4 bits in Q4_0 and Q4_1
+with value i in the low half of byte i and value i + 16 in its high half (ggml-common.h, github.com/ggml-org/llama.cpp).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+WeightFormat = Literal["dense", "q8_0", "q4_0", "q4_1"]
+"""How one weight is stored in the engine; `dense` is whatever the engine's dtype is."""
+
+BLOCK_VALUES = 32
+BLOCK_BYTES: dict[WeightFormat, int] = {"q8_0": 34, "q4_0": 18, "q4_1": 20}
+
+
+def row_bytes(format: WeightFormat, columns: int) -> int:
+    """Bytes of a row of `columns` values, a multiple of 32."""
+    return columns // BLOCK_VALUES * BLOCK_BYTES[format]
+
+
+def quantise_q8_0(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """uint8 `(rows, columns // 32 * 34)`: each block of 32 as llama.cpp's quantize_row_q8_0_ref rounds it.
+
+    The scale is the largest magnitude / 127, rounded to float16 only where it is stored; halves round away from zero.
+
+    Args:
+        values: (rows, columns) float32, finite, columns a multiple of 32.
+    """
+    rows = values.shape[0]
+    blocks = values.reshape(rows, -1, BLOCK_VALUES)
+    scale = np.abs(blocks).max(axis=-1, keepdims=True) / np.float32(127)
+    with np.errstate(divide="ignore", over="ignore"):
+        inverse = np.where(scale == 0, np.float32(0), np.float32(1) / scale)
+        stored = scale.astype(np.float16)
+    scaled = blocks * inverse
+    magnitude = np.abs(scaled)
+    whole = np.floor(magnitude)
+    whole += magnitude - whole >= np.float32(0.5)
+    out = np.empty((rows, blocks.shape[1], BLOCK_BYTES["q8_0"]), np.uint8)
+    out[..., :2] = stored.view(np.uint8)
+    out[..., 2:] = np.copysign(whole, scaled).astype(np.int8).view(np.uint8)
+    return out.reshape(rows, -1)
+
+
+def split_blocks(raw: NDArray[np.uint8], weights: WeightFormat) -> tuple[NDArray[Any], NDArray[np.float16]]:
+    """GGUF blocks as two planes: `raw` is `(rows, columns / 32 * BLOCK_BYTES)` uint8. No number changes."""
+    rows = raw.shape[0]
+    blocks = np.ascontiguousarray(raw).reshape(rows, -1, BLOCK_BYTES[weights])
+    header = 4 if weights == "q4_1" else 2
+    scales = np.ascontiguousarray(blocks[..., :header]).view(np.float16)
+    scales = scales if weights == "q4_1" else scales[..., 0]
+    values = np.ascontiguousarray(blocks[..., header:]).reshape(rows, -1)
+    return (values.view(np.int8) if weights == "q8_0" else values), np.ascontiguousarray(scales)
+
+
+def dequantise_planes(values: NDArray[Any], scales: NDArray[np.float16], weights: WeightFormat) -> NDArray[np.float32]:
+    """float32 `(rows, columns)` that the planes stand for; the reference's view of a quantised matrix."""
+    rows = values.shape[0]
+    if weights == "q8_0":
+        quants = values.reshape(rows, -1, BLOCK_VALUES).astype(np.float32)
+    else:
+        bytes_of_block = values.reshape(rows, -1, BLOCK_VALUES // 2)
+        quants = np.concatenate([bytes_of_block & 15, bytes_of_block >> 4], axis=-1).astype(np.float32)
+    wide = scales.astype(np.float32)
+    if weights == "q4_1":
+        return (quants * wide[..., :1] + wide[..., 1:]).reshape(rows, -1)
+    return ((quants - (8 if weights == "q4_0" else 0)) * wide[..., None]).reshape(rows, -1)
+
+
+def dequantise(raw: NDArray[np.uint8], format: WeightFormat) -> NDArray[np.float32]:
+    """float32 `(rows, columns)` of raw GGUF blocks `(rows, bytes a row)`."""
+    return dequantise_planes(*split_blocks(raw, format), format)
