@@ -59,16 +59,22 @@ def gumbel(token_ids: NDArray[np.int64], step: int, row: int, seed: int) -> NDAr
     return noise
 
 
+NOT_FINITE = -2
+"""Instead of a token: the row's best logit is NaN or infinite, and nothing was drawn."""
+
+
 def sample(logits: NDArray[np.float32], sampling: Sampling, step: int, row: int) -> int:
-    """The token drawn from one row of logits, float32 (vocab_size,).
+    """The token drawn from one row of logits, float32 (vocab_size,); NOT_FINITE where the best is NaN or infinite.
 
     Candidates are ranked by logit, ties to the lower id. top-k keeps the first k; top-p keeps a candidate while the
     probability of those ranked before it is below p (so at least one stays); then the highest logit / temperature +
     Gumbel noise wins, ties to the lower id.
     """
     if sampling.greedy:
-        return int(np.argmax(logits))
+        return int(np.argmax(logits)) if np.isfinite(logits.max()) else NOT_FINITE
     scaled = (logits / np.float32(sampling.temperature)).astype(np.float32)
+    if not np.isfinite(scaled.max()):
+        return NOT_FINITE
     order = np.argsort(-scaled, kind="stable")
     if sampling.top_k:
         order = order[: sampling.top_k]

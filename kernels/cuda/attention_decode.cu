@@ -28,7 +28,6 @@
 
 #include "common.cuh"
 
-constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLowest = -3.0e38f;   // the running maximum of no slots: finite, so that differences are never NaN
 
 // How neighbouring lanes share a slot's head_dim values: 16-byte vectors, kSteps a lane.

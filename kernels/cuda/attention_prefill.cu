@@ -23,7 +23,6 @@
 
 #include "common.cuh"
 
-constexpr float kLog2E = 1.4426950408889634f;
 
 // Where a block works: what row_starts, cache_rows and cache_starts say about sequence blockIdx.z.
 struct PrefillTile {

@@ -60,6 +60,13 @@ __device__ __forceinline__ void grid_barrier(uint32_t* counter, uint32_t num_blo
 
 // ---- launches that overlap (programmatic dependent launch, sm_90 and later; nothing elsewhere) ----
 
+// Whether a projection's first weights are loaded before it waits; a launcher defines NO_PREFETCH to measure what that is worth.
+#if defined(NO_PREFETCH)
+constexpr bool kPrefetch = false;
+#else
+constexpr bool kPrefetch = true;
+#endif
+
 // Before the first read of what the preceding kernel wrote.
 __device__ __forceinline__ void pdl_wait() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

@@ -44,6 +44,7 @@ using bfloat16 = __nv_bfloat16;
 
 constexpr int kWarp = 32;
 constexpr uint32_t kFullMask = 0xFFFFFFFFu;
+constexpr float kLog2E = 1.4426950408889634f;
 
 // ---- conversion: float in registers, T in memory ----
 

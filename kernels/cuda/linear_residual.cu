@@ -25,8 +25,9 @@ __global__ __launch_bounds__(32 * kGroups * kSplit, Gemv<T, kFormat, kBatch, kGr
     const int first = blockIdx.x * kTile;
 
     Product gemv;
+    if (!kPrefetch) pdl_wait();
     gemv.begin(Weights<T, kFormat>{weights, scales, k}, [=](int i) { return min(first + i, n - 1); });
-    pdl_wait();
+    if (kPrefetch) pdl_wait();
     pdl_trigger();
     const float* sums = gemv.run(shared, [=](const Stage<T>& stage, int from, int end) {
         stage_rows<T, kBatch, kThreads>(stage, x, rows, k, from, end);

@@ -33,8 +33,9 @@ __global__ __launch_bounds__(32 * kGroups * kSplit, Gemv<T, kFormat, kBatch, kGr
     const int first = blockIdx.x * kTile;
 
     Product gemv;
+    if (!kPrefetch) pdl_wait();
     gemv.begin(Weights<T, kFormat>{weights, scales, k}, [=](int i) { return min(first + i, vocab - 1); });
-    pdl_wait();
+    if (kPrefetch) pdl_wait();
     pdl_trigger();
     NormedRows<T, kNorm, kBatch, kThreads> normed = {residual, wanted, norm_weight, norm_bias, rows, k, eps, nullptr};
     normed.measure();
@@ -56,13 +57,13 @@ __global__ __launch_bounds__(32 * kGroups * kSplit, Gemv<T, kFormat, kBatch, kGr
         float highest = best < count ? sums[best * kBatch + b] : -__int_as_float(0x7F800000);
         for (int i = best + kWarp; i < count; i += kWarp) {
             const float z = sums[i * kBatch + b];
-            if (z > highest) highest = z, best = i;
+            if (z > highest || z != z) highest = z, best = i;   // NaN wins, so that `sample` sees it
         }
 #pragma unroll
         for (int offset = kWarp / 2; offset > 0; offset /= 2) {
             const float z = __shfl_xor_sync(kFullMask, highest, offset);
             const int i = __shfl_xor_sync(kFullMask, best, offset);
-            if (z > highest || (z == highest && i < best)) highest = z, best = i;
+            if (z > highest || z != z || (z == highest && i < best)) highest = z, best = i;
         }
         if (lane_id() == 0) {
             const int64_t at = static_cast<int64_t>(b) * gridDim.x + blockIdx.x;

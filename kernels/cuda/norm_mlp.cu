@@ -29,8 +29,9 @@ __global__ __launch_bounds__(32 * kGroups * kSplit, Gemv<T, kFormat, kBatch, kGr
     const int first = blockIdx.x * kTile;
 
     Product gemv;
+    if (!kPrefetch) pdl_wait();
     gemv.begin(Weights<T, kFormat>{weights, scales, k}, [=](int i) { return min(first + i, n - 1); });
-    pdl_wait();
+    if (kPrefetch) pdl_wait();
     pdl_trigger();
     NormedRows<T, kNorm, kBatch, kThreads> normed = {residual, nullptr, norm_weight, norm_bias, rows, k, eps, nullptr};
     normed.measure();

@@ -131,8 +131,9 @@ __global__ __launch_bounds__(32 * kGroups * kSplit, Gemv<T, kFormat, kBatch, kGr
     };
 
     Product gemv;
+    if (!kPrefetch) pdl_wait();
     gemv.begin(Weights<T, kFormat>{weights, scales, hidden}, weight_row);
-    pdl_wait();
+    if (kPrefetch) pdl_wait();
     pdl_trigger();
     NormedRows<T, kNorm, kBatch, kThreads> normed = {residual, nullptr, norm_weight, norm_bias, rows, hidden, eps, nullptr};
     normed.measure();

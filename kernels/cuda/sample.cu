@@ -20,7 +20,7 @@
 //         finished      (rows,) int32: 1 from a stop token on, which is still reported
 //         sequences     (rows,) int32: launches so far
 // out:    ring          (ring_size, rows, 2) int32, mapped host memory: (token, sequence + 1) at sequence % ring_size, token first,
-//                       -1 for a row that had finished
+//                       -1 for a row that had finished, -2 for one whose best logit is NaN or infinite, which finishes it
 // launch: grid (rows), block (kThreads), no dynamic shared memory
 // needs:  vocab from 1 to 2^24
 // moves:  greedy rows * 8 * num_best (or rows * 4 * vocab) bytes; otherwise rows * 4 * vocab a pass, from L2: 2 passes, 2 to 8 more a filter
@@ -37,8 +37,16 @@ using Rank = unsigned long long;
 __device__ __forceinline__ Rank rank_of(float x, int id) {
     const uint32_t bits = __float_as_uint(x + 0.0f);   // the zeros are equal
     const uint32_t ascending = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-    const uint32_t descending = x != x ? 0u : ~ascending;   // NaN first, as NumPy's argmax has it
+    const uint32_t descending = x != x ? 0u : ~ascending;   // NaN first: it must be seen
     return static_cast<Rank>(descending) << 32 | static_cast<uint32_t>(id);
+}
+
+constexpr int kFinished = -1, kNotFinite = -2;
+
+// The token of the first rank of a row, unless its logit is NaN or +infinity, or nothing is above -infinity.
+__device__ __forceinline__ int token_of(Rank first) {
+    const uint32_t descending = static_cast<uint32_t>(first >> 32);
+    return descending <= 0x007FFFFFu || descending >= 0xFF800000u ? kNotFinite : static_cast<int>(first & 0xFFFFFFFFull);
 }
 
 // The first rank of the block, in every thread.
@@ -167,9 +175,13 @@ __device__ __forceinline__ float gumbel(int id, int step, int request_row, uint2
 template <int kThreads>
 __device__ __forceinline__ int draw(const Scaled& logits, int top_k, double top_p, int step, int request_row, uint2 seed) {
     float top = -__int_as_float(0x7f800000);
-    for_each<kThreads>(logits.logits, logits.vocab, [&](int, float logit) { top = fmaxf(top, logits.at(logit)); });
+    for_each<kThreads>(logits.logits, logits.vocab, [&](int, float logit) {
+        const float x = logits.at(logit);
+        top = x != x ? __int_as_float(0x7f800000) : fmaxf(top, x);
+    });
     Scaled row = logits;
     row.top = block_max<kThreads>(top);
+    if (!(fabsf(row.top) < __int_as_float(0x7f800000))) return kNotFinite;
     row.unit = static_cast<double>(1ull << (30 + __clz(row.vocab)));   // vocab < 2^(32 - clz)
     Cut cut = {kClasses, ~0ull};
     if (top_k > 0 && top_k < row.vocab) cut = narrow<false, kThreads>(row, cut, top_k, 0.0);
@@ -192,7 +204,7 @@ __global__ __launch_bounds__(kThreads) void sample(
     pdl_wait();
     pdl_trigger();
     const float temperature = __uint_as_float(settings[0]);
-    int token = -1;
+    int token = kFinished;
     if (!finished[row]) {
         if (temperature == 0.0f) {
             const float* values = best_logits ? best_logits : logits;
@@ -202,7 +214,7 @@ __global__ __launch_bounds__(kThreads) void sample(
             for_each<kThreads>(values + start, count, [&](int i, float x) {
                 first = min(first, rank_of(x, best_logits ? best_ids[start + i] : i));
             });
-            token = static_cast<int>(block_first<kThreads>(first) & 0xFFFFFFFFull);
+            token = token_of(block_first<kThreads>(first));
         } else {
             union { uint32_t words[2]; double value; } top_p;
             top_p.words[0] = settings[2];
@@ -221,6 +233,7 @@ __global__ __launch_bounds__(kThreads) void sample(
         for (int i = 0; i < num_stops; ++i)
             if (stop_ids[i] == token) finished[row] = 1;
     }
+    if (token == kNotFinite) finished[row] = 1;
     const int sequence = sequences[row];
     int32_t* entry = ring + (static_cast<int64_t>(sequence % ring_size) * gridDim.x + row) * 2;
     st_system(entry, token);

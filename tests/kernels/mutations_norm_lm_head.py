@@ -3,6 +3,7 @@
 WIDTHS = "tests/kernels/test_norm_lm_head.py::test_norm_lm_head_takes_every_width"
 OPTIONS = "tests/kernels/test_norm_lm_head.py::test_norm_lm_head_adds_bias_scales_and_caps"
 TIES = "tests/kernels/test_norm_lm_head.py::test_norm_lm_head_gives_ties_to_the_lower_id"
+NANS = "tests/kernels/test_norm_lm_head.py::test_norm_lm_head_hands_on_a_nan"
 CLEAN = "tests/kernels/test_norm_lm_head.py::test_norm_lm_head_is_clean_in_every_mode"
 
 MUTATIONS = (
@@ -16,7 +17,10 @@ MUTATIONS = (
     ("cap * tanhf(z / cap)", "cap * tanhf(z)", OPTIONS),
     # ties go to the higher id
     ("(z == highest && i < best)", "(z == highest && i > best)", TIES),
-    ("if (z > highest) highest = z, best = i;", "if (z >= highest) highest = z, best = i;", TIES),
+    ("if (z > highest || z != z) highest = z, best = i;", "if (z >= highest || z != z) highest = z, best = i;", TIES),
+    # a NaN is passed over
+    ("if (z > highest || z != z) highest = z, best = i;", "if (z > highest) highest = z, best = i;", NANS),
+    ("if (z > highest || z != z || (z == highest", "if (z > highest || (z == highest", NANS),
     # tokens past the first 32 of a block are not looked at
     ("for (int i = best + kWarp; i < count; i += kWarp)",
      "for (int i = best + 2 * kWarp; i < count; i += kWarp)", TIES),

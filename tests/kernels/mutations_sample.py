@@ -4,13 +4,18 @@ from __future__ import annotations
 
 _TEST = "tests/kernels/test_sample.py::test_sample_"
 _DRAWS = _TEST + "draws_what_the_definition_draws"
+_NOT_FINITE = _TEST + "draws_nothing_where_the_best_is_not_finite"
 _STATE = _TEST + "generation_advances_until_stop_tokens"
 
 MUTATIONS = (
     # ranking
     ("__float_as_uint(x + 0.0f)", "__float_as_uint(x)", _DRAWS),
     ("bits & 0x80000000u ? ~bits : bits | 0x80000000u", "bits | 0x80000000u", _DRAWS),
-    ("x != x ? 0u : ~ascending", "~ascending", _TEST + "takes_the_first_nan_as_numpy_does"),
+    ("x != x ? 0u : ~ascending", "~ascending", _NOT_FINITE),
+    ("descending <= 0x007FFFFFu", "descending < 0x007FFFFFu", _NOT_FINITE),
+    ("descending >= 0xFF800000u", "descending > 0xFF800000u", _NOT_FINITE),
+    ("if (!(fabsf(row.top) < __int_as_float(0x7f800000))) return kNotFinite;", "", _NOT_FINITE),
+    ("if (token == kNotFinite) finished[row] = 1;", "", _NOT_FINITE),
     (
         "rank = min(rank, __shfl_xor_sync(kFullMask, rank, offset))",
         "rank = __shfl_xor_sync(kFullMask, rank, offset)",

@@ -43,6 +43,30 @@ def test_kernels_compile_and_decode_kernels_do_not_spill(arch: str) -> None:
     }
 
 
+@pytest.mark.parametrize("weights", ["dense", "q8_0"])
+def test_nothing_a_predecessor_wrote_is_read_before_the_wait(weights: WeightFormat) -> None:
+    """Launches overlap on sm_90: before `griddepcontrol.wait` only weights may be loaded, whatever a compiler hoists."""
+    for stem, instances in gate_instances([gate_specs()["smollm2-135m"]], ["float16"], [weights]).items():
+        ptx = Nvrtc().ptx(read_source(stem), [instances[0].expression], "compute_90")
+        before, wait, after = ptx[ptx.index(".entry") :].partition("griddepcontrol.wait")
+        assert wait and ".global" in after, f"{stem} never waits"
+        loads = re.findall(r"ld\.global[.\w:]*", before)
+        streamed = [load for load in loads if "no_allocate" in load]
+        prefetches = stem in ("dequantise", "linear_residual", "norm_lm_head", "norm_mlp", "norm_qkv")
+        assert bool(streamed) == prefetches, f"{stem}: {loads}"
+        scales = [load for load in loads if load not in streamed]
+        assert all(re.fullmatch(r"ld\.global\.nc\.(v2\.)?u16", load) for load in scales), f"{stem}: {loads}"
+        assert len(scales) <= len(streamed) * (weights != "dense"), f"{stem}: {loads}"
+
+
+def test_prefetch_is_a_switch() -> None:
+    (instance,) = gate_instances([gate_specs()["smollm2-135m"]], ["float16"], ["dense"], ["linear_residual"]).values()
+    source = read_source("linear_residual", defines=("NO_PREFETCH",))
+    assert source.digest != read_source("linear_residual").digest
+    ptx = Nvrtc().ptx(source, [instance[0].expression], "compute_90")
+    assert "ld.global" not in ptx[ptx.index(".entry") :].partition("griddepcontrol.wait")[0]
+
+
 def test_spills_are_seen(tmp_path: Path) -> None:
     """A kernel that must spill is reported as spilling: the gate above can fail."""
     (tmp_path / "greedy.cu").write_text(

@@ -24,6 +24,7 @@ from eet_demo.engine.executors import reference
 from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.matrices import WeightFormat, upload_dense
 from eet_demo.engine.executors.cuda.norm_lm_head import Candidates, instance, norm_lm_head
+from eet_demo.engine.executors.cuda.norms import NO_NORM
 from eet_demo.errors import UnsupportedError
 
 RESIDUAL_ROWS = 19
@@ -110,6 +111,26 @@ def test_norm_lm_head_gives_ties_to_the_lower_id(rows: int, vocab: int, tile: in
     assert_candidates(result, f"rows={rows}")
     best = np.take_along_axis(result.best_ids, result.best_logits.argmax(axis=1)[:, None], axis=1)[:, 0]
     assert_equal(best, result.logits.argmax(axis=1), "greedy from the candidates")
+
+
+def test_norm_lm_head_hands_on_a_nan() -> None:
+    """The block that holds a NaN reports it, whichever lane met it and however high the others are."""
+    device, (rows, vocab, k) = launcher("shuffled"), (16, 16400, 64)
+    plan = instance(vocab, k, rows, "float16", "dense", "none")[1]
+    assert plan.tile == 64, "a lane must see two tokens"
+    bias = np.zeros(vocab, np.float32)
+    broken = np.array([3, 5 * 64 + 40])
+    bias[broken] = np.nan
+    best = Candidates(device.empty((rows, plan.blocks), "float32"), device.empty((rows, plan.blocks), "int32"))
+    norm_lm_head(
+        device, device.upload(rng(8).standard_normal((rows, k)), "float32"),
+        device.upload(np.arange(rows), "int32"), NO_NORM,
+        upload_dense(device, rng(9).standard_normal((vocab, k)), "float16"), dtype="float16",
+        candidates=best, bias=device.upload(bias, "float16"),
+    )  # fmt: skip
+    found = np.isnan(device.download(best.best_logits))
+    assert found[:, broken // 64].all() and found.sum() == found[:, broken // 64].size
+    assert (device.download(best.best_ids)[:, broken // 64] == broken).all()
 
 
 def test_norm_lm_head_leaves_the_logits_where_candidates_are_enough() -> None:

@@ -123,11 +123,26 @@ def test_sample_top_p_mass_is_exact() -> None:
             assert Rows(launcher("plain"), 1).sample(logits, settings) == [wanted], settings
 
 
-def test_sample_takes_the_first_nan_as_numpy_does() -> None:
-    """A broken model is to be seen, not to send an id outside the vocabulary into the next step."""
-    logits = np.array([[1, -np.nan, 2, np.nan], [np.nan] * 4], np.float32)
-    assert Rows(launcher("plain"), 2).sample(logits, GREEDY) == reference.sample(logits, GREEDY, [0, 0], [0, 1])
-    assert all(0 <= token < 4 for token in Rows(launcher("plain"), 2).sample(logits, Sampling(1.0, 2, 0.5)))
+@pytest.mark.parametrize("settings", [GREEDY, Sampling(1.0, 2, 0.5)])
+def test_sample_draws_nothing_where_the_best_is_not_finite(settings: Sampling) -> None:
+    """A broken model is to be seen: such a row reports -2 and is over; one that only rules tokens out goes on."""
+    inf, nan = np.inf, np.nan
+    logits = np.array([[1, -nan, 2, nan], [nan] * 4, [1, inf, 2, 0], [-inf] * 4, [1, -inf, 2, -inf]], np.float32)
+    rows = Rows(launcher("plain"), 5)
+    tokens = rows.sample(logits, settings)
+    assert tokens == reference.sample(logits, settings, [0] * 5, [0, 1, 2, 3, 4])
+    assert tokens[:4] == [definition.NOT_FINITE] * 4 and tokens[4] in (0, 2)
+    assert rows.get("finished") == [1, 1, 1, 1, 0]
+
+
+def test_sample_sees_a_candidate_that_is_not_finite() -> None:
+    device = launcher("plain")
+    best_logits = np.array([[3, np.nan, 1], [np.inf, 2, 1], [3, -np.inf, 1]], np.float32)
+    best = {
+        "best_logits": device.upload(best_logits, "float32"),
+        "best_ids": device.upload(np.array([[5, 6, 7]] * 3), "int32"),
+    }
+    assert Rows(device, 3).sample(np.zeros((3, 10), np.float32), GREEDY, **best) == [-2, -2, 5]
 
 
 @pytest.mark.parametrize("mode", ALL_MODES)

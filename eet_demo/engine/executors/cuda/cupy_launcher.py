@@ -36,6 +36,7 @@ class CupyLauncher:
             current one.
         cubins: folder filled by the `gates` command; what it lacks for this GPU is compiled.
         overlap: whether launches marked `overlaps` may really overlap.
+        defines: macros of the kernels, as NO_PREFETCH; cubins are built without any.
         folder: where `<stem>.cu` lies.
 
     Raises:
@@ -47,6 +48,7 @@ class CupyLauncher:
         stream: Callable[[], int] | None = None,
         cubins: Path | None = None,
         overlap: bool = True,
+        defines: tuple[str, ...] = (),
         folder: Path = CUDA_SOURCES,
     ) -> None:
         self._cupy, libcuda = _import_cupy()
@@ -55,7 +57,7 @@ class CupyLauncher:
         self._cubins = CubinFolder(cubins) if cubins else None
         self.capability = int(self._cupy.cuda.Device().compute_capability)
         self._overlap = overlap and self.capability >= OVERLAP_CAPABILITY
-        self._folder = folder
+        self._folder, self._defines = folder, defines
         self._functions: dict[Instance, Any] = {}
 
     def prepare(self, instances: Iterable[Instance]) -> None:
@@ -109,7 +111,7 @@ class CupyLauncher:
     def _function(self, instance: Instance) -> Any:
         """One RawModule an instance: a model loads only what it uses."""
         if instance not in self._functions:
-            source = read_source(instance.stem, self._folder)
+            source = read_source(instance.stem, self._folder, self._defines)
             started = time.perf_counter()
             function = self._from_cubin(source, instance) or self._compile(source, instance)
             log.info("%s ready in %.2f s", instance.expression, time.perf_counter() - started)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -42,6 +43,18 @@ class Nvrtc:
         Raises:
             KernelCompileError: the compiler's log, the source around its first error, and how to repeat it.
         """
+        with self._program(source, expressions, arch) as (program, log):
+            lowered = {expression: self._lowered(program, expression) for expression in expressions}
+            return Compiled(arch, self._bytes(program, "CUBIN"), lowered, log)
+
+    def ptx(self, source: Source, expressions: Sequence[str], arch: str) -> str:
+        """The same for a virtual architecture (`compute_90`), as PTX text: the order of loads can be read there."""
+        with self._program(source, expressions, arch) as (program, _):
+            return self._text(program, "PTX")
+
+    @contextmanager
+    def _program(self, source: Source, expressions: Sequence[str], arch: str) -> Iterator[tuple[ctypes.c_void_p, str]]:
+        """A compiled program and its log."""
         library, program = self._library, ctypes.c_void_p()
         code = source.text.encode()
         self._check(
@@ -55,8 +68,7 @@ class Nvrtc:
             log = self._text(program, "ProgramLog")
             if status:
                 raise KernelCompileError(refusal("NVRTC", source, expressions, log, arch))
-            lowered = {expression: self._lowered(program, expression) for expression in expressions}
-            return Compiled(arch, self._bytes(program, "CUBIN"), lowered, log)
+            yield program, log
         finally:
             library.nvrtcDestroyProgram(ctypes.byref(program))
 

@@ -39,12 +39,15 @@ RUNTIME = ("launch.cpp", "scheduler.cpp", "blocks.cpp", "collectives.cpp", "repo
 class SimBuilder:
     """One mode's binaries: a shared library an instance in the plain mode, an executable in the sanitized ones."""
 
-    def __init__(self, mode: SimMode, folder: Path = CUDA_SOURCES, build: Path = BUILD) -> None:
+    def __init__(
+        self, mode: SimMode, folder: Path = CUDA_SOURCES, build: Path = BUILD, defines: tuple[str, ...] = ()
+    ) -> None:
         """Raises KernelCompileError where the simulator cannot run: no g++, or not an x86-64 processor."""
         self.mode = mode
         self._folder = folder
         self._build = build
         self._compiler = _compiler()
+        self._defines = defines
         self._flags = (*COMMON_FLAGS, *MODE_FLAGS[mode])
         self._base = _digest(_version(self._compiler), " ".join(self._flags), *_sim_texts())
 
@@ -61,10 +64,11 @@ class SimBuilder:
 
     def build(self, instance: Instance) -> Path:
         """The binary of one instance, compiled if it is not there."""
-        source = read_source(instance.stem, self._folder)
+        source = read_source(instance.stem, self._folder, self._defines)
         digest = _digest(self._base, source.digest, instance.expression)[:24]
         name = f"{instance.kernel or instance.stem}-{self.mode}-{digest}"
-        unit = f'#include "{instance.stem}.cu"\n#include "entry.h"\nSIM_ENTRY({instance.expression})\n'
+        macros = "".join(f"#define {define}\n" for define in self._defines)
+        unit = f'{macros}#include "{instance.stem}.cu"\n#include "entry.h"\nSIM_ENTRY({instance.expression})\n'
         if self.mode == "plain":
             return self._make(f"{name}.so", ["-shared", "-x", "c++", "-"], unit=unit, what=instance.expression)
         if not (self._build / name).exists():

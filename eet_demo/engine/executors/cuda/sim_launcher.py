@@ -50,17 +50,23 @@ class SimLauncher:
     Args:
         mode: `plain` runs in this process; `address` and `race` run each launch in a process of its own under
             AddressSanitizer (with red zones around every array) or ThreadSanitizer (every CUDA thread a thread).
+        defines: macros of the kernels, as NO_PREFETCH.
         seed: 0 runs threads in natural order, 1 in reverse, others in a random order.
         folder: where `<stem>.cu` lies.
         build: where binaries are kept.
     """
 
     def __init__(
-        self, mode: SimMode = "plain", seed: int = 0, folder: Path = CUDA_SOURCES, build: Path = BUILD
+        self,
+        mode: SimMode = "plain",
+        seed: int = 0,
+        folder: Path = CUDA_SOURCES,
+        build: Path = BUILD,
+        defines: tuple[str, ...] = (),
     ) -> None:
         self.mode = mode
         self.seed = seed
-        self._builder = SimBuilder(mode, folder, build)
+        self._builder = SimBuilder(mode, folder, build, defines)
         self._libraries: dict[Instance, ctypes.CDLL] = {}
 
     def prepare(self, instances: Iterable[Instance]) -> None:

@@ -44,14 +44,16 @@ class Source:
         return ""
 
 
-def read_source(stem: str, folder: Path = CUDA_SOURCES) -> Source:
+def read_source(stem: str, folder: Path = CUDA_SOURCES, defines: tuple[str, ...] = ()) -> Source:
     """`<stem>.cu` of `folder` with its headers inlined, each once; headers come from `folder` or `kernels/cuda`.
+
+    `defines` are macros set before the first line, such as NO_PREFETCH of blocks.cuh.
 
     Raises:
         KernelCompileError: the file or one of its headers does not exist.
     """
     files: dict[str, str] = {}
-    lines: list[str] = []
+    lines = [f"#define {name}" for name in defines]
     _append(folder / f"{stem}.cu", folder, files, lines)
     return Source(stem, "\n".join(lines) + "\n", files)
 
