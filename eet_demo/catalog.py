@@ -13,6 +13,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
+from eet_demo.engine.shapes import config_of
 from eet_demo.errors import CheckpointError, RequestError
 
 if TYPE_CHECKING:
@@ -174,7 +175,12 @@ def availability(entry: ModelEntry, models_dir: Path, hub: Hub) -> Availability:
 
 
 def local_folder(model: str, models_dir: Path) -> Path | None:
-    """The folder of a model that is on this machine already; None for one that must be fetched or converted first."""
+    """The folder of a model that is on this machine already; None for one that must be fetched or converted first.
+
+    `shape:NAME` has no folder and needs none: it comes back as it is.
+    """
+    if config_of(model) is not None:
+        return Path(model)
     catalog = load_catalog()
     places = [catalog[model].folder(models_dir)] if model in catalog else []
     places.append(Path(model).expanduser())
@@ -195,13 +201,15 @@ def resolve(
 
     Args:
         model: a catalogue id, a local folder, a `.gguf` file, or a Hub id (`owner/name`, `owner/name@revision`), tried
-            in this order. A fetched folder that was damaged since is fetched again.
+            in this order. A fetched folder that was damaged since is fetched again. `shape:NAME` comes back as it is.
         progress: as in `fetch.fetch`.
 
     Raises:
         RequestError: it is none of these. SourceError: it cannot be fetched.
         CheckpointError, UnsupportedError: it cannot be used.
     """
+    if config_of(model) is not None:
+        return Path(model)
     from eet_demo import fetch  # the page's process needs the catalogue, not this
 
     report = progress or fetch.ignore_progress

@@ -17,7 +17,9 @@ from eet_demo.engine.executors import Executor, Float32
 from eet_demo.engine.passes import Cursor, decode_step, prefill_steps, without_head
 from eet_demo.engine.plan import Limits, Plan, plan_memory
 from eet_demo.engine.program import Bytes, Program, Work, build_program
+from eet_demo.engine.random_weights import RandomCheckpoint
 from eet_demo.engine.sampling import check_sampling
+from eet_demo.engine.shapes import config_of
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.engine.weights import weights_of
 from eet_demo.errors import EngineBusyError, RequestError
@@ -79,7 +81,8 @@ class Engine:
         max_context: int = 2048,
         options: EngineOptions | None = None,
     ) -> Engine:
-        """Loads `model`: a catalogue id, a Hub id, a local folder (config.json + safetensors) or a `.gguf` file.
+        """Loads `model`: a catalogue id, a Hub id, a local folder (config.json + safetensors) or a `.gguf` file;
+        `shape:gpt2` is a public shape with random weights.
 
         Raises:
             UnsupportedError: an architecture, device, dtype or weight format that is not to be had here.
@@ -295,7 +298,7 @@ def _build(
     options: EngineOptions,
 ) -> _Built:
     """Opens the checkpoint and plans its memory."""
-    checkpoint = Checkpoint(_folder(model), weights)
+    checkpoint = _open(model, weights)
     spec = checkpoint.spec
     if max_batch < 1 or max_context < 1:
         raise RequestError(f"max_batch {max_batch} and max_context {max_context} must be at least 1")
@@ -309,6 +312,13 @@ def _build(
     plan = plan_memory(program, layout, limits, GUARD_BYTES if options.debug else 0)
     sizes = {weight.name: layout.weight_bytes(weight) for weight in weights_of(spec)}
     return _Built(checkpoint, program, plan, sizes, Bytes(layout.activation_bytes, layout.kv_bytes))
+
+
+def _open(model: str | Path, weights: str) -> Checkpoint:
+    shape = config_of(model)
+    if shape is not None:
+        return RandomCheckpoint(shape, str(model), weights)
+    return Checkpoint(_folder(model), weights)
 
 
 def _folder(model: str | Path) -> Path:

@@ -70,7 +70,7 @@ class Bench:
         self._request = RunRequest(rows, settings.new_tokens, settings.sampling, stop_ids)
         self._keep_workers = keep_workers
         self._stop = threading.Event()
-        self._notes: list[str] = []
+        self._notes = self._model.notes
         self._lanes = self._build_lanes()
         self._samples: list[list[Sample]] = [[] for _ in self._lanes]
 
@@ -138,8 +138,11 @@ class Bench:
 
     def _parity(self) -> Generator[None, None, list[dict[str, Any]] | None]:
         """Of the last repeat: deterministic sides write the same in every one."""
-        pair = compared_pair(self._settings.sides)
+        sides = self._settings.sides
+        pair = compared_pair(sides)
         if pair is None or not self._request.sampling.greedy:
+            return None
+        if not self._model.same_weights(sides[pair[0]], sides[pair[1]]):
             return None
         return (
             yield from parity.compare_lanes(

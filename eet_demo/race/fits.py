@@ -7,7 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from eet_demo.engine.shapes import config_of
+from eet_demo.engine.spec import spec_from_config
+from eet_demo.engine.weights import weights_of
 from eet_demo.errors import CheckpointError, EetError, MemoryPlanError
 from eet_demo.race.lane import Lane
 from eet_demo.sides import SideOptions
@@ -81,9 +85,8 @@ def stock_bytes(options: SideOptions) -> int:
     The cache counts twice for one layer (`DynamicCache` concatenates), the logits once in the model's dtype and once in
     float32, eager attention by its whole score matrix, a ragged batch by its mask.
     """
-    folder = Path(options.model_path)
     element = ELEMENT_BYTES[options.dtype]
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config, elements = _config_and_elements(options.model_path)
     hidden, layers, heads = (_first(config, *names) for names in _SIZES)
     inner = config.get("intermediate_size") or config.get("n_inner") or 4 * hidden
     kv_heads = config.get("num_key_value_heads") or heads
@@ -94,8 +97,17 @@ def stock_bytes(options: SideOptions) -> int:
     score_bytes = heads * (element + 4) if options.side == "stock-eager" else int(options.max_batch > 1)
     scores = slots * options.max_context * score_bytes
     logits = options.max_batch * config["vocab_size"] * (element + 4)
-    weights = checkpoint_elements(folder) * element
+    weights = elements * element
     return int(weights + layers * layer_kv + layer_kv + activations + scores + logits + STOCK_RUNTIME_BYTES)
+
+
+def _config_and_elements(model: str) -> tuple[Mapping[str, Any], int]:
+    """config.json, and values in all weights, of a model's folder or of `shape:NAME`."""
+    shape = config_of(model)
+    if shape is not None:
+        return shape, sum(weight.rows * max(1, weight.columns) for weight in weights_of(spec_from_config(shape)))
+    folder = Path(model)
+    return json.loads((folder / "config.json").read_text(encoding="utf-8")), checkpoint_elements(folder)
 
 
 _SIZES = (

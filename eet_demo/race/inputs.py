@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
+from eet_demo.engine.shapes import config_of
 from eet_demo.errors import CheckpointError, RequestError
 from eet_demo.prompts import build_prompt, row_lengths
 from eet_demo.records import RaceSettings, Schedule
@@ -18,6 +19,11 @@ from eet_demo.sides.names import parse_side
 from eet_demo.tokens import IncrementalDecoder, Tokenizer
 
 PROMPT_TEXT_CHARACTERS = 2000
+NO_TOKENIZER_NOTE = "the model folder has no tokenizer.json: the prompt is random ids and tokens have no text"
+RANDOM_WEIGHTS_NOTE = (
+    "random weights on each side, drawn by itself: prompts are random ids, tokens have no text, and what stock and "
+    "engine write is not compared"
+)
 
 
 @dataclass(frozen=True)
@@ -25,9 +31,11 @@ class RaceModel:
     """A model folder as a race needs it.
 
     Args:
+        path: absolute, or `shape:NAME`.
         tokenizer: None for a folder without tokenizer.json: prompts are random ids then, and tokens have no text.
         end_ids: ids that end an answer.
         context_limit: prompt and new tokens together.
+        random_weights: each side draws weights of its own, so that what they write cannot be compared.
     """
 
     path: Path
@@ -35,9 +43,21 @@ class RaceModel:
     end_ids: tuple[int, ...]
     context_limit: int
     vocab_size: int
+    random_weights: bool = False
+
+    @property
+    def notes(self) -> list[str]:
+        """What must be said of every race of this model."""
+        if self.random_weights:
+            return [RANDOM_WEIGHTS_NOTE]
+        return [NO_TOKENIZER_NOTE] if self.tokenizer is None else []
 
     def new_decoder(self) -> IncrementalDecoder:
         return self.tokenizer.incremental() if self.tokenizer is not None else _NoText()
+
+    def same_weights(self, one: str, other: str) -> bool:
+        """Whether two sides, by their names, compute with the same values, so that their tokens can be compared."""
+        return not self.random_weights or parse_side(one).is_engine == parse_side(other).is_engine
 
     def text(self, token_ids: Sequence[int]) -> str:
         """Decoded ids, the middle cut out beyond PROMPT_TEXT_CHARACTERS."""
@@ -57,21 +77,29 @@ class _NoText:
 
 
 def open_model(folder: Path) -> RaceModel:
-    """The model in `folder`.
+    """The model in `folder`, or of `shape:NAME`.
 
     Raises:
         CheckpointError: config.json is missing or names no limits; the tokenizer cannot be read.
     """
+    shape = config_of(folder)
+    if shape is not None:
+        return RaceModel(folder, None, (), _context_limit(shape), int(shape["vocab_size"]), random_weights=True)
     folder = folder.resolve()
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} has no config.json; a model folder holds config.json and *.safetensors")
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    limit = config.get("max_position_embeddings") or config.get("n_positions")
+    limit = _context_limit(config)
     if not limit or not config.get("vocab_size"):
         raise CheckpointError(f"{folder}/config.json names no context limit or no vocab_size")
     tokenizer = Tokenizer(folder) if (folder / "tokenizer.json").is_file() else None
     end_ids = tokenizer.stop_ids if tokenizer is not None else ()
-    return RaceModel(folder, tokenizer, end_ids, int(limit), int(config["vocab_size"]))
+    return RaceModel(folder, tokenizer, end_ids, limit, int(config["vocab_size"]))
+
+
+def _context_limit(config: Mapping[str, Any]) -> int:
+    """Positions of the model; 0 where the config names none."""
+    return int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
 
 
 def check_settings(settings: RaceSettings, allow_scripted: bool, most_sides: int = 2) -> None:

@@ -26,8 +26,6 @@ from eet_demo.records import RaceSettings, as_json
 from eet_demo.sides import RunRequest, SideOptions
 from eet_demo.sides.names import compared_pair
 
-NO_TOKENIZER_NOTE = "the model folder has no tokenizer.json: the prompt is random ids and tokens have no text"
-
 TICK_S = 0.05
 ABANDON_S = 1.0
 
@@ -84,8 +82,7 @@ class Race:
         self._model = model
         prompts = prompt_ids(self._settings, model)
         request = self._request(prompts, model)
-        if model.tokenizer is None:
-            self._notes.append(NO_TOKENIZER_NOTE)
+        self._notes += model.notes
         known = self._resources.stock_dtypes
         note = known.note(self._settings) if known is not None and "stock" in self._settings.sides else None
         self._notes += [note] if note is not None else []
@@ -98,7 +95,7 @@ class Race:
             yield from together(self._lanes)
         else:
             yield from in_turn(self._lanes, residency.resident)
-        rows = yield from self._parity(request)
+        rows = yield from self._parity(request, model)
         self._post_result(self._trace(model, prompts, rows))
 
     def _open_model(self) -> Generator[None, None, RaceModel]:
@@ -137,10 +134,11 @@ class Race:
             self._lanes[index].fail(error)
         return residency
 
-    def _parity(self, request: RunRequest) -> Generator[None, None, list[dict[str, Any]] | None]:
-        """Per row; None when sampling, with one side, or when a side has no tokens."""
-        pair = compared_pair(self._settings.sides)
-        if pair is None or not request.sampling.greedy:
+    def _parity(self, request: RunRequest, model: RaceModel) -> Generator[None, None, list[dict[str, Any]] | None]:
+        """Per row; None when sampling, with one side, between random weights, or when a side has no tokens."""
+        sides = self._settings.sides
+        pair = compared_pair(sides)
+        if pair is None or not request.sampling.greedy or not model.same_weights(sides[pair[0]], sides[pair[1]]):
             return None
         return (
             yield from parity.compare_lanes(

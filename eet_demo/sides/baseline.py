@@ -20,6 +20,7 @@ import torch
 import transformers
 from transformers.generation.streamers import BaseStreamer
 
+from eet_demo.engine.shapes import config_of
 from eet_demo.errors import CheckpointError, RequestError, UnsupportedError
 from eet_demo.records import SideConfig
 from eet_demo.sides import Roofline, RunClock, RunRequest, SideOptions, Sink, StopRun
@@ -28,12 +29,13 @@ _TRANSFORMERS: Any = transformers  # its own annotations are partial
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-VARIANTS: Mapping[str, dict[str, str]] = {
-    "stock": {},
-    "stock-eager": {"attn_implementation": "eager"},
-    "stock-static": {"cache_implementation": "static"},
-}
-"""`stock` is the library's defaults: SDPA attention and a DynamicCache."""
+VARIANTS: Mapping[str, str | None] = {"stock": None, "stock-eager": "eager", "stock-static": None}
+"""Side -> attention asked for; None is the library's default, SDPA. `stock` has the default DynamicCache.
+
+`stock-static` has a StaticCache, made once and reset before each run, as transformers' guide to compilation has it: its
+addresses stay, so that neither `torch.compile` nor the CUDA graphs inside it begin anew with every `generate`, which on
+a GPU compiles the decode step by itself. On a CPU nothing is compiled.
+"""
 
 
 class Stamper(BaseStreamer):
@@ -79,16 +81,16 @@ class BaselineSide:
             CheckpointError: a folder whose config transformers cannot read.
         """
         self._options = options
-        import_architecture(Path(options.model_path))
+        import_architecture(options.model_path)
         self._model: Any = None
         self._stamper: Stamper | None = None
+        self._static_cache: Any = None
         self._weights_bytes = 0
         self._prompt_slots = 0
         self._batch = 0
-        self._new_tokens = 0
 
     def compile(self) -> None:
-        """Nothing to do: torch compiles nothing for a CPU, and `stock-static` on CUDA compiles in its warm-up."""
+        """Nothing to do: `stock-static` on CUDA compiles in its warm-up, whose shapes are those of the timed runs."""
 
     def load(self) -> SideConfig:
         """Raises CheckpointError for a folder that transformers cannot load whole, UnsupportedError for a dtype."""
@@ -98,12 +100,14 @@ class BaselineSide:
         torch.set_num_threads(options.threads)
         self._model = self._load_model().to(self._device).eval()
         self._model.generation_config = special_ids_only(self._model.generation_config, self._model.config.vocab_size)
+        if self._is_static:
+            self._static_cache = self._new_static_cache()
         tensors = [*self._model.parameters(), *self._model.buffers()]
         self._weights_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         details = {
             "attention": self._model.config._attn_implementation,
-            "cache": "StaticCache" if options.side == "stock-static" else "DynamicCache",
-            "compiled": options.side == "stock-static" and self._device == "cuda",
+            "cache": "StaticCache" if self._is_static else "DynamicCache",
+            "compiled": self._is_static and self._device == "cuda" and bool(self._static_cache.is_compileable),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
@@ -114,7 +118,6 @@ class BaselineSide:
         arguments = self.generate_arguments(request)
         self._stamper = Stamper(sink, len(request.prompt_ids), request.stop_token_ids)
         self._batch, self._prompt_slots = arguments["inputs"].shape
-        self._new_tokens = request.new_tokens
         if not request.sampling.greedy:
             torch.manual_seed(request.sampling.seed)
         if self._device == "cuda":
@@ -141,16 +144,15 @@ class BaselineSide:
             "num_beams": 1,
             "use_cache": True,
         }
-        if "cache_implementation" in VARIANTS[self._options.side]:
-            arguments["cache_implementation"] = VARIANTS[self._options.side]["cache_implementation"]
+        if self._is_static:
+            arguments["past_key_values"] = self._empty_static_cache(len(request.prompt_ids))
         return arguments
 
     def memory_bytes(self) -> Mapping[str, int]:
         """Weights as stored once; the KV cache of the present or last run by its exact shape, pads included."""
         steps = self._stamper.steps if self._stamper is not None else 0
         slots = self._batch * (self._prompt_slots + max(0, steps - 1))
-        static = self._options.side == "stock-static"
-        reserved = self._batch * (self._prompt_slots + self._new_tokens) if static else slots
+        reserved = self._batch * self._options.max_context if self._is_static else slots
         kinds = {
             "weights": self._weights_bytes,
             "kv_cache_used": slots * self._slot_bytes(),
@@ -176,7 +178,21 @@ class BaselineSide:
         return Roofline(self._weights_bytes - looked_up + batch * context * self._slot_bytes(), None)
 
     def close(self) -> None:
-        self._model = None
+        self._model = self._static_cache = None
+
+    def _new_static_cache(self) -> Any:
+        return _TRANSFORMERS.StaticCache(config=self._model.config, max_cache_len=self._options.max_context)
+
+    def _empty_static_cache(self, batch: int) -> Any:
+        """The one cache of this side, emptied; another only for another number of rows, which its tensors hold."""
+        if self._batch not in (0, batch):
+            self._static_cache = self._new_static_cache()
+        self._static_cache.reset()
+        return self._static_cache
+
+    @property
+    def _is_static(self) -> bool:
+        return self._options.side == "stock-static"
 
     @property
     def _device(self) -> str:
@@ -184,7 +200,10 @@ class BaselineSide:
 
     def _load_model(self) -> Any:
         folder = Path(self._options.model_path)
-        attention = VARIANTS[self._options.side].get("attn_implementation")
+        attention = VARIANTS[self._options.side]
+        shape = config_of(folder)
+        if shape is not None:
+            return self._random_model(shape, attention)
         try:
             model, report = _TRANSFORMERS.AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -203,6 +222,16 @@ class BaselineSide:
             raise CheckpointError(f"{folder} lacks {len(report['missing_keys'])} tensors, among them {missing}")
         return model
 
+    def _random_model(self, shape: Mapping[str, Any], attention: str | None) -> Any:
+        """The architecture with weights drawn by transformers itself, on the device from the start."""
+        torch.manual_seed(0)
+        with torch.device(self._device):
+            return _TRANSFORMERS.AutoModelForCausalLM.from_config(
+                _TRANSFORMERS.AutoConfig.for_model(**shape),
+                dtype=DTYPES[self._options.dtype],
+                attn_implementation=attention,
+            )
+
     def _slot_bytes(self) -> int:
         """Bytes of one token's keys and values over all layers."""
         config = self._model.config
@@ -211,13 +240,22 @@ class BaselineSide:
         return int(2 * config.num_hidden_layers * heads * head_dim * DTYPES[self._options.dtype].itemsize)
 
 
-def import_architecture(folder: Path) -> None:
-    """Imports the modelling module of the folder's config class. Raises CheckpointError for a config of no class."""
+def import_architecture(model: str) -> None:
+    """Imports the modelling module of the config class of a folder or a `shape:NAME`.
+
+    Raises:
+        CheckpointError: a config of no class.
+    """
+    shape = config_of(model)
+    configs = _TRANSFORMERS.AutoConfig
     try:
-        config = _TRANSFORMERS.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if shape is not None:
+            config = configs.for_model(**shape)
+        else:
+            config = configs.from_pretrained(model, local_files_only=True, trust_remote_code=False)
         importlib.import_module(type(config).__module__.replace(".configuration_", ".modeling_"))
     except (OSError, ValueError, ImportError) as error:
-        raise CheckpointError(f"transformers cannot load {folder}: {error}") from error
+        raise CheckpointError(f"transformers cannot load {model}: {error}") from error
 
 
 def special_ids_only(shipped: Any, vocab_size: int) -> Any:

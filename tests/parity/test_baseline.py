@@ -152,8 +152,34 @@ def test_stock_is_told_every_sampling_field(make_side: MakeSide) -> None:
         "top_p": 0.9,
         "eos_token_id": [2, 7],
     }.items() <= drawn.items()
-    assert "cache_implementation" not in greedy
-    assert make_side(side="stock-static").generate_arguments(request())["cache_implementation"] == "static"
+    assert not {"cache_implementation", "past_key_values"} & set(greedy)
+
+
+def test_static_cache_stays_where_it_is_between_runs(make_side: MakeSide) -> None:
+    """A cache at another address would be compiled and captured anew, inside the clock."""
+    stock = make_side(side="stock-static", max_batch=1, max_context=len(PROMPT) + 12)
+    rows, places = [], []
+    for new_tokens in (5, 12, 12):
+        rows.append(run(stock, request(new_tokens=new_tokens)).rows()[0])
+        places.append([layer.keys.data_ptr() for layer in stock._static_cache.layers])
+    assert places[0] == places[1] == places[2]
+    assert rows[1] == rows[2] == run(make_side(), request()).rows()[0]
+    assert rows[0] == rows[1][:5]
+    assert stock._static_cache.layers[0].max_cache_len == len(PROMPT) + 12
+
+
+def test_static_cache_on_a_cpu_says_that_nothing_is_compiled(folders: dict[str, Path]) -> None:
+    options = SideOptions("stock-static", str(folders["llama"]), "cpu", "float32", "dense", 1, 1, 32)
+    assert BaselineSide(options).load().details["compiled"] is False
+
+
+def test_shape_is_drawn_at_its_exact_size() -> None:
+    options = SideOptions("stock", "shape:distilgpt2", "cpu", "bfloat16", "dense", 1, 1, 32)
+    stock = BaselineSide(options)
+    config = stock.load()
+    assert config.dtype == "bfloat16"
+    assert stock.memory_bytes()["weights"] >= 2 * 81_912_576, "distilgpt2 has 81,912,576 parameters"
+    assert len(run(stock, request(new_tokens=2)).rows()[0]) == 2
 
 
 def test_stock_samples_the_same_for_the_same_seed(make_side: MakeSide) -> None:
@@ -209,17 +235,10 @@ def test_stock_variant_is_what_it_says(
     layers = seen[-1].layers
     held = sum(tensor.numel() * tensor.element_size() for layer in layers for tensor in (layer.keys, layer.values))
     kinds = stock.memory_bytes()
-    assert kinds["kv_cache_reserved"] == held + (0 if cache == "DynamicCache" else _last_slot(layers))
+    assert kinds["kv_cache_reserved"] == held
     assert kinds["kv_cache_used"] == kinds["kv_cache_reserved"] if cache == "DynamicCache" else True
     assert kinds["weights"] == sum(p.numel() * 4 for p in model.parameters()) + sum(
         b.numel() * b.element_size() for b in model.buffers()
-    )
-
-
-def _last_slot(layers: Any) -> int:
-    """Bytes by which prompt + new tokens exceed what generate reserves: the last token is never cached."""
-    return sum(
-        tensor[:, :, :1].numel() * tensor.element_size() for layer in layers for tensor in (layer.keys, layer.values)
     )
 
 
