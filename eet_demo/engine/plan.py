@@ -51,6 +51,9 @@ class Layout(Protocol):
     def scratch_bytes(self, op: Op, limits: Limits) -> int:
         """Bytes `op` needs beside its buffers while it runs."""
 
+    def state_bytes(self, program: Program, limits: Limits) -> int:
+        """Bytes of workspace that outlive a step: what lengths, samplers and counters of the device need."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -78,6 +81,20 @@ class Plan:
     @property
     def total_bytes(self) -> int:
         return self.report.total_bytes
+
+    def gaps(self) -> list[tuple[int, int]]:
+        """Byte ranges of the arena that belong to no block at any time: guards and padding."""
+        edges = sorted((block.offset, block.end) for block in self.blocks.values())
+        gaps, reached = [], 0
+        for offset, end in [*edges, (self.total_bytes, self.total_bytes)]:
+            if offset > reached:
+                gaps.append((reached, offset))
+            reached = max(reached, end)
+        return gaps
+
+    def block_before(self, offset: int) -> str:
+        """Name of the block that ends last before `offset`: the one whose overrun a broken guard shows."""
+        return max((b for b in self.blocks.values() if b.end <= offset), key=lambda b: b.end).name
 
     def check_fits(self, available_bytes: int) -> None:
         """Raises MemoryPlanError when the arena is larger than `available_bytes`."""
@@ -110,8 +127,15 @@ class Plan:
         return "\n".join(lines)
 
 
-def plan_memory(program: Program, layout: Layout, limits: Limits, guard_bytes: int = 0) -> Plan:
-    """Places weights, KV cache and workspace of `program`; `guard_bytes` separates blocks in debug mode."""
+def plan_memory(
+    program: Program, layout: Layout, limits: Limits, guard_bytes: int = 0, shared_workspace: bool = True
+) -> Plan:
+    """Places weights, KV cache and workspace of `program`.
+
+    Args:
+        guard_bytes: between blocks, in debug mode.
+        shared_workspace: buffers that are never live at once share bytes; False gives each bytes of its own.
+    """
     blocks: dict[str, Block] = {}
     offset = 0
     for weight in weights_of(program.spec):
@@ -127,15 +151,16 @@ def plan_memory(program: Program, layout: Layout, limits: Limits, guard_bytes: i
     kv_cache_bytes = _aligned(kv_size + guard_bytes)
 
     base = weights_bytes + kv_cache_bytes
-    placed = _first_fit(_workspace(program, layout, limits), guard_bytes)
+    placed = _first_fit(_workspace(program, layout, limits, shared_workspace), guard_bytes)
     workspace_bytes = max((_aligned(block.end + guard_bytes) for block in placed), default=0)
     for block in placed:
         blocks[block.name] = Block(block.name, base + block.offset, block.size, block.first_op, block.last_op)
     return Plan(limits, MemoryReport(weights_bytes, kv_cache_bytes, workspace_bytes), blocks)
 
 
-def _workspace(program: Program, layout: Layout, limits: Limits) -> list[Block]:
+def _workspace(program: Program, layout: Layout, limits: Limits, shared: bool) -> list[Block]:
     """Every workspace buffer with its size and lifetime, unplaced, in order of first use."""
+    last_op = len(program.ops) - 1
     live: dict[str, tuple[int, int]] = {}
     for index, op in enumerate(program.ops):
         for name in (*op.reads, *op.writes):
@@ -149,6 +174,11 @@ def _workspace(program: Program, layout: Layout, limits: Limits) -> list[Block]:
         size = layout.scratch_bytes(op, limits)
         if size:
             blocks.append(Block(f"scratch.{op.name}", 0, size, index, index))
+    if not shared:
+        blocks = [Block(block.name, 0, block.size, 0, last_op) for block in blocks]
+    state = layout.state_bytes(program, limits)
+    if state:
+        blocks.append(Block("state", 0, state, 0, last_op))
     return sorted(blocks, key=lambda block: (block.first_op, -block.size, block.name))
 
 

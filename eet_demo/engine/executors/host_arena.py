@@ -36,10 +36,9 @@ class HostArena:
 
     def check_guards(self) -> None:
         """Raises AssertionError naming the block after which a guard byte was overwritten (debug plans only)."""
-        for start, end in self._gaps():
+        for start, end in self._plan.gaps():
             if not (self.bytes[start:end] == GUARD).all():
-                before = max((b for b in self._plan.blocks.values() if b.end <= start), key=lambda b: b.end)
-                raise AssertionError(f"a write ran past the end of {before.name}")
+                raise AssertionError(f"a write ran past the end of {self._plan.block_before(start)}")
 
     def close(self) -> None:
         """Gives the memory back as soon as no view is left."""
@@ -50,15 +49,5 @@ class HostArena:
     def _poison(self) -> None:
         """0xFF everywhere (NaN in every float type), guards between the blocks: a read of unwritten memory is loud."""
         self.bytes[:] = 0xFF
-        for start, end in self._gaps():
+        for start, end in self._plan.gaps():
             self.bytes[start:end] = GUARD
-
-    def _gaps(self) -> list[tuple[int, int]]:
-        """Byte ranges that belong to no block at any time."""
-        edges = sorted((block.offset, block.end) for block in self._plan.blocks.values())
-        gaps, reached = [], 0
-        for offset, end in [*edges, (self._plan.total_bytes, self._plan.total_bytes)]:
-            if offset > reached:
-                gaps.append((reached, offset))
-            reached = max(reached, end)
-        return gaps

@@ -34,6 +34,9 @@ class ReferenceLayout:
     def scratch_bytes(self, op: p.Op, limits: Limits) -> int:
         return 0
 
+    def state_bytes(self, program: p.Program, limits: Limits) -> int:
+        return 0
+
 
 class ReferenceExecutor:
     """One method an op, found by its stem."""
@@ -59,7 +62,7 @@ class ReferenceExecutor:
         spec, limits = program.spec, plan.limits
         slots = (spec.num_layers, 2, limits.max_batch, spec.num_kv_heads, limits.max_context)
         self._cache = self._arena.view("kv_cache", self._dtype, (*slots, spec.head_dim))
-        self._frequencies = spec.rotary_frequencies()
+        self._frequencies = [spec.rotary_frequencies(limits.max_context, layer) for layer in range(spec.num_layers)]
         self._buffers: dict[str, Array] = {}
 
     def load(self, checkpoint: Checkpoint) -> None:
@@ -130,10 +133,12 @@ class ReferenceExecutor:
             *self._linear(op.qkv),
             (spec.num_heads, spec.num_kv_heads, spec.head_dim),
             step.positions,
-            self._frequencies if spec.positions[op.layer] == "rotary" else None,
+            self._frequencies[op.layer] if spec.positions[op.layer] == "rotary" else None,
             spec.rope_pairs,
-            None if spec.qk_norm == "none" else lambda x, is_key: self._normed(op.k_norm if is_key else op.q_norm, x),
-            spec.qk_norm == "head",
+            None
+            if spec.qk_norm == "none"
+            else lambda x, is_key: self._head_normed(op.k_norm if is_key else op.q_norm, x),
+            spec.qk_norm != "full",
         )
         for b, (start, stop, cache) in enumerate(self._sequences(op.layer, step)):
             for index, rows in enumerate((k, v)):
@@ -178,6 +183,13 @@ class ReferenceExecutor:
             return x
         bias = self._weights[norm.bias] if norm.bias else None
         return reference.normalise(x, norm.kind, norm.eps, self._weights[norm.weight], bias)
+
+    def _head_normed(self, norm: p.Norm | None, x: Array) -> Array:
+        """q or k (rows, heads, head_dim), each head alone, or (rows, heads * head_dim) at once."""
+        assert norm is not None
+        weight = self._weights[norm.weight]
+        each = weight.reshape(x.shape[1:]) if weight.size == x[0].size else weight
+        return reference.normalise(x, norm.kind, norm.eps, each, None)
 
     def _linear(self, linear: p.Linear) -> tuple[Array, Array | None]:
         return self._weights[linear.weight], self._weights[linear.bias] if linear.bias else None

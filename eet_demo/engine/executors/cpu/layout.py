@@ -55,6 +55,9 @@ class CpuLayout:
             return SHARED_BYTES + 8 * op.vocab_size
         return 0
 
+    def state_bytes(self, program: p.Program, limits: Limits) -> int:
+        return 0
+
 
 def packed_rows(weight: Weight) -> int:
     """Rows the weight fills, padding included: each part of a gated pair is padded alone."""
