@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
@@ -32,15 +32,20 @@ def engine_options(options: SideOptions) -> EngineOptions:
     for name, text in switched.items():
         if name not in known:
             raise RequestError(f"side {options.side!r}: the engine has no option {name!r}; it has {', '.join(known)}")
-        values[name] = _value(options.side, name, text, is_switch=isinstance(known[name].default, bool))
+        values[name] = _value(options.side, name, text, known[name].default)
     return EngineOptions(**values)
 
 
-def _value(side: str, name: str, text: str, is_switch: bool) -> int | bool:
-    if is_switch:
+def _value(side: str, name: str, text: str, default: object) -> int | bool | str:
+    if isinstance(default, bool):
         if text not in ("on", "off"):
             raise RequestError(f"side {side!r}: {name} is a switch: on or off, not {text!r}")
         return text == "on"
+    if isinstance(default, str):
+        words = get_args(get_type_hints(EngineOptions)[name])
+        if text not in words:
+            raise RequestError(f"side {side!r}: {name} is one of {', '.join(words)}, not {text!r}")
+        return text
     if not text.isdecimal():
         raise RequestError(f"side {side!r}: {name} takes a number, not {text!r}")
     return int(text)

@@ -140,6 +140,7 @@ def test_engine_side_logits_and_roofline_are_the_engines(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
+        ("engine:split_kv=on", "split_kv is one of off, split, stream"),
         ("engine:colour=red", "no option 'colour'.*prefill_chunk"),
         ("engine:debug=maybe", "on or off"),
         ("engine:prefill_chunk=many", "takes a number"),
@@ -151,6 +152,8 @@ def test_engine_side_refuses_an_option_it_cannot_switch(folder: Path, name: str,
 
 
 def test_engine_options_are_the_races_threads_and_the_names_switches(folder: Path) -> None:
+    words = [engine_options(options(folder, f"engine:split_kv={word}")).split_kv for word in ("off", "stream")]
+    assert words == ["off", "stream"]
     found = engine_options(options(folder, "engine:debug=on,prefill_chunk=64", threads=2))
     assert (found.threads, found.debug, found.prefill_chunk) == (2, True, 64)
 
