@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -13,7 +14,7 @@ import numpy as np
 
 from eet_demo.engine.checkpoint import Checkpoint
 from eet_demo.engine.devices import DeviceKind, device_for
-from eet_demo.engine.executors import Executor, Float32
+from eet_demo.engine.executors import ENDED, Executor, Float32
 from eet_demo.engine.passes import Cursor, decode_step, prefill_steps, without_head
 from eet_demo.engine.plan import Limits, Plan, plan_memory
 from eet_demo.engine.program import Bytes, Program, Work, build_program
@@ -64,8 +65,9 @@ class _Built:
 class Engine:
     """One model on one device. Not shared between threads: one generation at a time, else EngineBusyError."""
 
-    def __init__(self, executor: Executor, built: _Built) -> None:
+    def __init__(self, executor: Executor, built: _Built, packed_prefill: bool = True) -> None:
         """Use `from_pretrained`."""
+        self._packed_prefill = packed_prefill
         self._executor, self._program, self._plan = executor, built.program, built.plan
         self._weight_bytes, self._element = built.weight_bytes, built.element
         self._busy = threading.Lock()
@@ -99,7 +101,7 @@ class Engine:
         except BaseException:
             executor.close()
             raise
-        return cls(executor, built)
+        return cls(executor, built, options.packed_prefill)
 
     @staticmethod
     def plan(
@@ -139,8 +141,8 @@ class Engine:
         work = Work.decode(batch, context)
         return self._program.bytes_moved(work, self._weight_bytes, self._element) // batch
 
-    def measure_bandwidth_gb_s(self) -> float:
-        """Streaming read bandwidth of the executor's own threads over the weights, 1e9 bytes a second."""
+    def measure_bandwidth_gb_s(self) -> float | None:
+        """Streaming read bandwidth of the executor's own threads or device over the weights, 1e9 bytes a second."""
         return self._executor.measure_bandwidth_gb_s()
 
     def generate(
@@ -211,25 +213,28 @@ class Engine:
 
     def _steps(
         self, cursor: Cursor, max_new_tokens: int, stop: frozenset[int], on_prefill: OnPrefill | None
-    ) -> Iterator[StepTokens]:
+    ) -> Generator[StepTokens]:
         total = cursor.prompt_tokens
         done = 0
-        for step in prefill_steps(cursor, self._plan.limits.rows):
+        for step in prefill_steps(cursor, self._plan.limits.rows, self._packed_prefill):
             cursor.accept(step, self._executor.run(step), stop)
             done += step.rows
             if on_prefill:
                 on_prefill(done, total)
         yield StepTokens(cursor.latest(), time.perf_counter_ns())
-        for _ in range(max_new_tokens - 1):
-            if cursor.finished:
-                return
-            step = decode_step(cursor)
-            cursor.accept(step, self._executor.run(step), stop)
-            yield StepTokens(cursor.latest(), time.perf_counter_ns())
+        if max_new_tokens == 1 or cursor.finished:
+            return
+        rows = cursor.running()
+        tokens: list[int | None] = [None] * len(cursor.prompts)
+        with closing(self._executor.decode(decode_step(cursor), max_new_tokens - 1, stop)) as steps:
+            for drawn, time_ns in steps:
+                for row, token in zip(rows, drawn.tolist(), strict=True):
+                    tokens[row] = None if token == ENDED else token
+                yield StepTokens(tuple(tokens), time_ns)
 
-    def _logits(self, cursor: Cursor, last_only: bool) -> Iterator[tuple[int, int, Float32]]:
+    def _logits(self, cursor: Cursor, last_only: bool) -> Generator[tuple[int, int, Float32]]:
         group = self._plan.limits.logit_rows
-        for step in prefill_steps(cursor, self._plan.limits.rows):
+        for step in prefill_steps(cursor, self._plan.limits.rows, self._packed_prefill):
             self._executor.run(without_head(step))
             for b in range(step.batch):
                 first, stop = int(step.row_starts[b]), int(step.row_starts[b + 1])
@@ -261,7 +266,7 @@ class Stream(Generic[Item]):
 
     _open = False
 
-    def __init__(self, items: Iterator[Item], busy: threading.Lock) -> None:
+    def __init__(self, items: Generator[Item], busy: threading.Lock) -> None:
         if not busy.acquire(blocking=False):
             raise EngineBusyError("this engine is already generating; wait for it, or close the other stream")
         self._items, self._busy, self._open = items, busy, True
@@ -282,7 +287,10 @@ class Stream(Generic[Item]):
         """Cancels what is left; twice is once."""
         if self._open:
             self._open = False
-            self._busy.release()
+            try:
+                self._items.close()
+            finally:
+                self._busy.release()
 
     def __del__(self) -> None:
         self.close()
@@ -309,7 +317,7 @@ def _build(
     program = build_program(spec)
     limits = Limits(max_batch, max_context, options.prefill_chunk or kind.prefill_chunk)
     layout = kind.layout(dtype, checkpoint.formats)
-    plan = plan_memory(program, layout, limits, GUARD_BYTES if options.debug else 0)
+    plan = plan_memory(program, layout, limits, GUARD_BYTES if options.debug else 0, options.shared_workspace)
     sizes = {weight.name: layout.weight_bytes(weight) for weight in weights_of(spec)}
     return _Built(checkpoint, program, plan, sizes, Bytes(layout.activation_bytes, layout.kv_bytes))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from eet_demo.engine.executors import Int32, Step
+from numpy.typing import NDArray
+
+from eet_demo.engine.executors import ENDED, Int32, Step
 from eet_demo.records import Sampling
 
 NO_ROWS: Int32 = np.empty(0, np.int32)
@@ -40,7 +43,7 @@ class Cursor:
         return [row for row, ended in enumerate(self.ended) if not ended]
 
     def accept(self, step: Step, token_ids: Int32, stop: frozenset[int]) -> None:
-        """Books what a step did: slots filled, tokens sampled, rows ended by a stop token."""
+        """Books what a prefill pass did: slots filled, tokens sampled, rows ended by a stop token."""
         for row, start in zip(step.cache_rows.tolist(), np.diff(step.row_starts).tolist(), strict=True):
             self.cached[row] += start
         for row, token in zip(step.sample_rows.tolist(), token_ids.tolist(), strict=True):
@@ -48,21 +51,17 @@ class Cursor:
             self.generated[row] += 1
             self.ended[row] = token in stop
 
-    def forget_latest(self) -> list[int]:
-        """Takes the newest tokens of the running rows, to be fed back, leaving None for the rest."""
-        rows = self.running()
-        tokens = [token for row in rows if (token := self._latest[row]) is not None]
-        self._latest = [None] * len(self.prompts)
-        return tokens
 
+def prefill_steps(cursor: Cursor, max_rows: int, packed: bool = True) -> Iterator[Step]:
+    """Passes of at most `max_rows` packed rows over all prompts; a prompt's last row is wanted in its own pass.
 
-def prefill_steps(cursor: Cursor, max_rows: int) -> Iterator[Step]:
-    """Passes of at most `max_rows` packed rows over all prompts; a prompt's last row is wanted in its own pass."""
+    Not `packed`, a pass holds rows of one prompt only.
+    """
     row = offset = 0
     while row < len(cursor.prompts):
         spans: list[tuple[int, int, int]] = []
         room = max_rows
-        while room and row < len(cursor.prompts):
+        while room and row < len(cursor.prompts) and (packed or not spans):
             stop = min(len(cursor.prompts[row]), offset + room)
             spans.append((row, offset, stop))
             room -= stop - offset
@@ -89,9 +88,9 @@ def _prefill_step(cursor: Cursor, spans: list[tuple[int, int, int]]) -> Step:
 
 
 def decode_step(cursor: Cursor) -> Step:
-    """One new token for every running row."""
+    """The first decode step: one new token for every running row."""
     rows = cursor.running()
-    tokens = cursor.forget_latest()
+    tokens = [cursor.latest()[row] for row in rows]
     cached = np.array([cursor.cached[row] for row in rows], np.int32)
     active = np.array(rows, np.int32)
     return Step(
@@ -104,6 +103,40 @@ def decode_step(cursor: Cursor) -> Step:
         sample_rows=active,
         sample_steps=np.array([cursor.generated[row] for row in rows], np.int32),
         sampling=cursor.sampling,
+    )
+
+
+def decode_on_host(
+    run: Callable[[Step], Int32], step: Step, count: int, stop: frozenset[int]
+) -> Generator[tuple[Int32, int]]:
+    """`Executor.decode` for executors that hand every token to the host: rows that end leave the following steps."""
+    tokens = np.full(step.rows, ENDED, np.int32)
+    running = np.arange(step.rows)
+    for left in range(count, 0, -1):
+        drawn = run(step)
+        now = time.perf_counter_ns()
+        tokens[:] = ENDED
+        tokens[running] = drawn
+        yield tokens.copy(), now
+        going = np.array([token not in stop for token in drawn.tolist()])
+        if left == 1 or not going.any():
+            return
+        step, running = _next_step(step, drawn, going), running[going]
+
+
+def _next_step(step: Step, drawn: Int32, going: NDArray[np.bool_]) -> Step:
+    """The decode step after `step`, of the rows still `going`, fed with what they drew."""
+    rows = int(going.sum())
+    return replace(
+        step,
+        token_ids=drawn[going],
+        positions=step.positions[going] + 1,
+        row_starts=np.arange(rows + 1, dtype=np.int32),
+        cache_rows=step.cache_rows[going],
+        cache_starts=step.cache_starts[going] + 1,
+        wanted=np.arange(rows, dtype=np.int32),
+        sample_rows=step.sample_rows[going],
+        sample_steps=step.sample_steps[going] + 1,
     )
 
 

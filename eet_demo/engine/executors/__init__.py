@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,9 @@ from eet_demo.records import Sampling
 
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
+
+ENDED = -1
+"""Instead of a token: the row had ended before this step."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,27 @@ class Executor(Protocol):
     def run(self, step: Step) -> Int32:
         """Runs the whole program; returns (n,) int32, the token sampled for each wanted row."""
 
+    def decode(self, step: Step, count: int, stop: frozenset[int]) -> Generator[tuple[Int32, int]]:
+        """Up to `count` decode steps, the first of them `step`: one row a sequence, all of them wanted.
+
+        Yields (rows,) int32, ENDED for rows whose last token was in `stop`, and the perf_counter_ns at which host
+        memory held them; ends when every row has ended. Closing the iterator cancels what is left.
+
+        Raises:
+            NumericsError: a row's best logit is NaN or infinite.
+        """
+
     def head(self, wanted: Int32) -> Float32:
         """Runs `norm_lm_head` again on rows of the last step: float32 (n, vocab_size), n <= limits.logit_rows.
 
         A view of the workspace: copy it to keep it.
         """
 
-    def measure_bandwidth_gb_s(self) -> float:
-        """Streaming read bandwidth of this executor's own threads or device over the weights, 1e9 bytes a second."""
+    def measure_bandwidth_gb_s(self) -> float | None:
+        """Streaming read bandwidth of this executor's own threads or device over the weights, 1e9 bytes a second.
+
+        None for the simulator, whose speed says nothing.
+        """
 
     def close(self) -> None:
         """Frees the arena and stops the threads."""

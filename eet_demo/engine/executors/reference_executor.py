@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +15,7 @@ from eet_demo.engine.blocks import WeightFormat, dequantise
 from eet_demo.engine.checkpoint import Checkpoint, RowBlock
 from eet_demo.engine.executors import Float32, Int32, Step, reference
 from eet_demo.engine.executors.host_arena import HostArena
+from eet_demo.engine.passes import decode_on_host
 from eet_demo.engine.plan import Limits, Plan
 from eet_demo.engine.sampling import sample
 from eet_demo.engine.weights import Weight, weights_of
@@ -100,6 +101,9 @@ class ReferenceExecutor:
             self._arena.check_guards()
         return np.array(tokens, np.int32)
 
+    def decode(self, step: Step, count: int, stop: frozenset[int]) -> Generator[tuple[Int32, int]]:
+        return decode_on_host(self.run, step, count, stop)
+
     def head(self, wanted: Int32) -> Float32:
         op = self._program.ops[-2]
         assert isinstance(op, p.NormLmHead)
@@ -135,9 +139,7 @@ class ReferenceExecutor:
             step.positions,
             self._frequencies[op.layer] if spec.positions[op.layer] == "rotary" else None,
             spec.rope_pairs,
-            None
-            if spec.qk_norm == "none"
-            else lambda x, is_key: self._head_normed(op.k_norm if is_key else op.q_norm, x),
+            None if op.q_norm is None else lambda x, is_key: self._head_normed(op.k_norm if is_key else op.q_norm, x),
             spec.qk_norm != "full",
         )
         for b, (start, stop, cache) in enumerate(self._sequences(op.layer, step)):

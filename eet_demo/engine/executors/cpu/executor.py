@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from eet_demo.engine.executors.cpu.compiler import DEFAULT_CACHE, library
 from eet_demo.engine.executors.cpu.layout import CpuLayout, destinations
 from eet_demo.engine.executors.cpu.lowering import Lowering, check_supported, lower_model
 from eet_demo.engine.executors.host_arena import HostArena
+from eet_demo.engine.passes import decode_on_host
 from eet_demo.engine.plan import Plan
 from eet_demo.engine.weights import Weight, weights_of
 from eet_demo.errors import UnsupportedError
@@ -104,6 +105,9 @@ class CpuExecutor:
         )
         self._library.eet_run(self._engine, ctypes.byref(record), first, last)
         return sampled
+
+    def decode(self, step: Step, count: int, stop: frozenset[int]) -> Generator[tuple[Int32, int]]:
+        return decode_on_host(self.run, step, count, stop)
 
     def head(self, wanted: Int32) -> Float32:
         none = np.empty(0, np.int32)
