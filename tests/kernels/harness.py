@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from eet_demo.engine.blocks import dequantise
 from eet_demo.engine.executors.cuda.arrays import DType, from_host, to_host
 from eet_demo.engine.executors.cuda.launch import Launcher
 from eet_demo.engine.executors.cuda.matrices import BLOCK_BYTES, Matrix, WeightFormat, upload_blocks, upload_dense
@@ -65,15 +66,12 @@ def random_blocks(generator: np.random.Generator, rows: int, columns: int, weigh
 def make_matrix(
     device: Launcher, generator: np.random.Generator, rows: int, columns: int, dtype: DType, weights: WeightFormat
 ) -> tuple[Matrix, NDArray[np.float32]]:
-    """A random weight on the device and the float32 values it stands for (by the gguf package, not by our own code)."""
+    """A random weight on the device and the float32 values it stands for (by code that is held to the gguf package)."""
     if weights == "dense":
         values = generator.standard_normal((rows, columns)).astype(np.float32)
         return upload_dense(device, values, dtype), rounded(values, dtype)
-    import gguf
-
     raw = random_blocks(generator, rows, columns, weights)
-    kind = {"q8_0": "Q8_0", "q4_0": "Q4_0", "q4_1": "Q4_1"}[weights]
-    return upload_blocks(device, raw, weights), gguf.quants.dequantize(raw, getattr(gguf.GGMLQuantizationType, kind))
+    return upload_blocks(device, raw, weights), dequantise(raw, weights)
 
 
 def assert_float32_close(actual: NDArray[Any], expected: NDArray[Any], context: str, tolerance: float = 1e-5) -> None:
