@@ -127,12 +127,13 @@ def test_sample_top_p_mass_is_exact() -> None:
 def test_sample_draws_nothing_where_the_best_is_not_finite(settings: Sampling) -> None:
     """A broken model is to be seen: such a row reports -2 and is over; one that only rules tokens out goes on."""
     inf, nan = np.inf, np.nan
-    logits = np.array([[1, -nan, 2, nan], [nan] * 4, [1, inf, 2, 0], [-inf] * 4, [1, -inf, 2, -inf]], np.float32)
-    rows = Rows(launcher("plain"), 5)
+    broken = [[1, -nan, 2, nan], [nan] * 4, [1, inf, 2, 0], [-inf] * 4, [1, -nan, 2, 0]]
+    logits = np.array([*broken, [1, -inf, 2, -inf]], np.float32)
+    rows = Rows(launcher("plain"), 6)
     tokens = rows.sample(logits, settings)
-    assert tokens == reference.sample(logits, settings, [0] * 5, [0, 1, 2, 3, 4])
-    assert tokens[:4] == [definition.NOT_FINITE] * 4 and tokens[4] in (0, 2)
-    assert rows.get("finished") == [1, 1, 1, 1, 0]
+    assert tokens == reference.sample(logits, settings, [0] * 6, list(range(6)))
+    assert tokens[:5] == [definition.NOT_FINITE] * 5 and tokens[5] in (0, 2)
+    assert rows.get("finished") == [1, 1, 1, 1, 1, 0]
 
 
 def test_sample_sees_a_candidate_that_is_not_finite() -> None:
