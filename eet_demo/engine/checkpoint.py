@@ -34,7 +34,7 @@ MAX_HEADER_BYTES = 100 << 20
 POSITIONS = "embed.positions"
 """The one matrix that is only a table of rows."""
 
-PREFIXES = ("", "transformer.")
+PREFIXES = ("", "transformer.", "model.")
 """What a checkpoint may put before the names its model class uses."""
 
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -159,13 +159,15 @@ class Checkpoint:
                 matrix = self._read(entry, 0, entry.shape[0]).reshape(entry.shape).T
                 step = max(16, READ_BYTES // (4 * weight.columns) // 16 * 16)
                 for start in range(0, part.rows, step):
-                    yield RowBlock(index, start, np.ascontiguousarray(matrix[start : start + step]))
+                    yield RowBlock(index, start, part.values(np.ascontiguousarray(matrix[start : start + step])))
                 continue
             columns = max(1, weight.columns)
             step = max(16, READ_BYTES // (4 * columns) // 16 * 16)
             for start in range(0, part.rows, step):
-                values = self._read(entry, start, min(start + step, part.rows))
-                yield RowBlock(index, start, values.reshape(-1, columns) if weight.is_matrix else values)
+                rows = part.source_rows(start, min(start + step, part.rows))
+                stored = self._read(entry, int(rows[0]), int(rows[-1]) + 1).reshape(-1, columns)
+                values = part.values(stored if len(stored) == len(rows) else stored[rows - rows[0]])
+                yield RowBlock(index, start, values if weight.is_matrix else values[:, 0])
 
     @cached_property
     def _gguf(self) -> GgufWeights:
@@ -225,8 +227,8 @@ class Checkpoint:
 
 def _expected_shape(weight: Weight, part: Part) -> tuple[int, ...]:
     if not weight.is_matrix:
-        return (part.rows,)
-    return (weight.columns, part.rows) if part.transposed else (part.rows, weight.columns)
+        return (part.tensor_rows,)
+    return (weight.columns, part.tensor_rows) if part.transposed else (part.tensor_rows, weight.columns)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Bytes:
 
 @dataclass(frozen=True)
 class Norm:
-    """LayerNorm or RMSNorm over the hidden size; `bias` is None for RMSNorm."""
+    """LayerNorm or RMSNorm over the hidden size, or over heads; `bias` is None for RMSNorm and over heads."""
 
     kind: NormKind
     eps: float
@@ -350,8 +350,8 @@ def _layer(spec: ModelSpec, layer: int) -> list[Op]:
     up = _linear(f"{prefix}.up", spec.mlp_bias, up_rows, spec.hidden_size)
     down = _linear(f"{prefix}.down", spec.mlp_bias, spec.hidden_size, spec.intermediate_size)
     pre = spec.norm_placement in ("pre", "both")
-    q_norm = _norm(spec, f"{prefix}.q_norm") if spec.qk_norm != "none" else None
-    k_norm = _norm(spec, f"{prefix}.k_norm") if spec.qk_norm != "none" else None
+    qk_norms = (Norm(spec.norm, spec.norm_eps, f"{prefix}.{name}.weight", None) for name in ("q_norm", "k_norm"))
+    q_norm, k_norm = qk_norms if spec.qk_norm != "none" else (None, None)
     read = [
         NormQkv(layer, _norm(spec, f"{prefix}.attention_norm") if pre else None, qkv, q_norm, k_norm, spec),
         Attention(layer, spec, spec.window(layer), spec.positions[layer] == "alibi"),
@@ -374,7 +374,7 @@ def _block_output(spec: ModelSpec, layer: int, source: str, linear: Linear) -> l
 
 
 def _norm(spec: ModelSpec, name: str) -> Norm:
-    return Norm(spec.norm, spec.norm_eps, f"{name}.weight", f"{name}.bias" if spec.norm == "layer" else None)
+    return Norm(spec.norm, spec.norm_eps, f"{name}.weight", None if spec.norm == "rms" else f"{name}.bias")
 
 
 def _linear(name: str, bias: bool, out_features: int, in_features: int) -> Linear:

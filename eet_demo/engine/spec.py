@@ -1,4 +1,4 @@
-"""What a decoder is, as data: a family is a function from a Hugging Face `config.json` to a `ModelSpec`."""
+"""What a decoder is, as data. `families/` says how a Hugging Face `config.json` becomes a `ModelSpec`."""
 
 from __future__ import annotations
 
@@ -9,26 +9,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from eet_demo.engine.rotary import RotaryScaling, base_of, scaled_frequencies
 from eet_demo.errors import UnsupportedError
 
-NormKind = Literal["layer", "rms"]
+__all__ = ["Activation", "ModelSpec", "NormKind", "Position", "QkNorm", "RotaryScaling", "spec_from_config"]
+
+NormKind = Literal["layer", "rms", "centre"]
 Position = Literal["learned", "rotary", "alibi", "none"]
 Activation = Literal["gelu_tanh", "gelu_erf", "silu", "relu"]
-
-
-@dataclass(frozen=True)
-class RotaryScaling:
-    """How rotary frequencies are stretched beyond the trained context.
-
-    `linear` divides every frequency by `factor`; `llama3` leaves short wavelengths, divides long ones and blends
-    between (source: `_compute_llama3_parameters` of transformers' modeling_rope_utils.py).
-    """
-
-    kind: Literal["linear", "llama3"]
-    factor: float
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_max_positions: int = 8192
+QkNorm = Literal["none", "head", "heads", "full"]
 
 
 @dataclass(frozen=True)
@@ -36,11 +25,18 @@ class ModelSpec:
     """One decoder-only model. Names follow Hugging Face configs; see the glossary in the README.
 
     Args:
+        family: the `model_type` whose weight names the checkpoint uses.
+        norm: `layer` and `rms` are LayerNorm and RMSNorm; `centre` subtracts the mean and divides by nothing (GPT-2
+            trained without LayerNorm).
         positions: per layer: learned (added by `embed`), rotary, alibi or none.
         rotary_dim: leading elements of a head that are rotated (head_dim unless partial).
         rope_pairs: `half` rotates (i, i + rotary_dim/2), `interleaved` rotates (2i, 2i + 1).
+        local_rope_theta: the rotary base of layers with a window, which no scaling touches (Gemma 3); None where all
+            layers rotate alike.
         windows: per layer: a row attends to this many latest slots, itself included; None attends to all.
         norm_placement: `pre` normalises a block's input, `post` its output (`norm_add`), `both` both.
+        qk_norm: normalises queries and keys before rotary: `head` each head alone with one weight for all of them,
+            `heads` each head alone with a weight of its own, `full` all heads at once. It has no bias.
         attention_scale: factor on q.k; attention_soft_cap c maps a score s to c * tanh(s / c); None leaves it.
         embedding_scale, residual_scale, logit_scale: factors on the embedding, on each block's output, on the logits.
         parallel_residual: attention and MLP read the same residual (GPT-NeoX, GPT-J).
@@ -62,11 +58,12 @@ class ModelSpec:
     activation: Activation
     tied_head: bool
     norm_placement: Literal["pre", "post", "both"] = "pre"
-    qk_norm: Literal["none", "head", "full"] = "none"
+    qk_norm: QkNorm = "none"
     rotary_dim: int = 0
     rope_theta: float = 10000.0
     rope_pairs: Literal["half", "interleaved"] = "half"
     rope_scaling: RotaryScaling | None = None
+    local_rope_theta: float | None = None
     windows: tuple[int | None, ...] = ()
     attention_scale: float = 0.0
     attention_soft_cap: float | None = None
@@ -95,6 +92,13 @@ class ModelSpec:
             raise UnsupportedError(
                 f"{self.family}: positions and windows need one entry for each of {self.num_layers} layers"
             )
+        if self.rotary_dim % 2 or self.rotary_dim > self.head_dim:
+            raise UnsupportedError(f"{self.family}: {self.rotary_dim} of {self.head_dim} elements cannot be rotated")
+        if self._rope_attention_factor != 1.0 and not self._every_score_is_rotated:
+            raise UnsupportedError(
+                f"{self.family}: rotary scaling '{self.rope_scaling and self.rope_scaling.kind}' with an attention "
+                f"factor of {self._rope_attention_factor:g} is supported where whole heads of every layer are rotated"
+            )
 
     @property
     def q_size(self) -> int:
@@ -106,17 +110,26 @@ class ModelSpec:
 
     @property
     def scale(self) -> float:
-        """Factor on q.k: `attention_scale`, or 1/sqrt(head_dim) when the config names none."""
-        return self.attention_scale or self.head_dim**-0.5
+        """Factor on q.k: `attention_scale`, or 1/sqrt(head_dim) when the config names none.
+
+        Scalings of rotary that also stretch cosine and sine by a factor stretch q and k alike: its square is in here.
+        """
+        return (self.attention_scale or self.head_dim**-0.5) * self._rope_attention_factor**2
 
     def window(self, layer: int) -> int | None:
         return self.windows[layer] if self.windows else None
 
-    def rotary_frequencies(self) -> np.ndarray:
-        """float32 (rotary_dim / 2,): radians a position, scaling applied."""
-        exponents = np.arange(0, self.rotary_dim, 2, dtype=np.float32) / np.float32(self.rotary_dim)
-        frequencies = (1.0 / np.float32(self.rope_theta) ** exponents).astype(np.float32)
-        return scaled_frequencies(frequencies, self.rope_scaling)
+    def rotary_frequencies(self, max_context: int = 0, layer: int = 0) -> np.ndarray:
+        """float32 (rotary_dim / 2,): radians a position in `layer`, scaling applied.
+
+        Scalings that depend on the sequence (`dynamic`, `longrope`) are fixed once for an engine of `max_context`
+        slots, as vLLM does: a key in the cache keeps the rotation it was stored with. So a request shorter than the
+        trained context, in an engine built for more, is rotated as a long one.
+        """
+        if self.local_rope_theta is not None and self.window(layer) is not None:
+            return scaled_frequencies(self.local_rope_theta, self.rotary_dim, None)
+        theta = base_of(self.rope_theta, self.rotary_dim, self.rope_scaling, max_context)
+        return scaled_frequencies(theta, self.rotary_dim, self.rope_scaling, max_context)
 
     def alibi_slopes(self) -> np.ndarray:
         """float32 (num_heads,): the slopes of Press et al. (arXiv 2108.12409), for any number of heads."""
@@ -127,23 +140,13 @@ class ModelSpec:
         slopes += [extra**i for i in range(1, 2 * (self.num_heads - closest) + 1, 2)]
         return np.array(slopes, dtype=np.float32)
 
+    @property
+    def _rope_attention_factor(self) -> float:
+        return self.rope_scaling.attention_factor if self.rope_scaling else 1.0
 
-def scaled_frequencies(frequencies: np.ndarray, scaling: RotaryScaling | None) -> np.ndarray:
-    """float32 rotary frequencies after `scaling`."""
-    if scaling is None:
-        return frequencies
-    if scaling.kind == "linear":
-        return (frequencies / np.float32(scaling.factor)).astype(np.float32)
-    wavelengths = 2 * np.pi / frequencies
-    longest = scaling.original_max_positions / scaling.low_freq_factor
-    shortest = scaling.original_max_positions / scaling.high_freq_factor
-    divided = np.where(wavelengths > longest, frequencies / scaling.factor, frequencies)
-    smooth = (scaling.original_max_positions / wavelengths - scaling.low_freq_factor) / (
-        scaling.high_freq_factor - scaling.low_freq_factor
-    )
-    blended = (1 - smooth) * divided / scaling.factor + smooth * divided
-    medium = (wavelengths >= shortest) & (wavelengths <= longest)
-    return np.where(medium, blended, divided).astype(np.float32)
+    @property
+    def _every_score_is_rotated(self) -> bool:
+        return self.rotary_dim == self.head_dim and set(self.positions) == {"rotary"} and self.local_rope_theta is None
 
 
 def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
@@ -152,108 +155,6 @@ def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
     Raises:
         UnsupportedError: an architecture or a feature the engine lacks, by name.
     """
-    model_type = str(config.get("model_type", "missing"))
-    readers = {"gpt2": _gpt2, "llama": _llama, "qwen2": _llama}
-    if model_type not in readers:
-        raise UnsupportedError(
-            f"model architecture {model_type!r} is not supported; supported: {', '.join(sorted(readers))}"
-        )
-    try:
-        return readers[model_type](config)
-    except KeyError as error:
-        raise UnsupportedError(f"config.json of a {model_type} model lacks the field {error}") from None
+    from eet_demo.engine import families  # built on this module
 
-
-def _gpt2(config: Mapping[str, Any]) -> ModelSpec:
-    for flag in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"):
-        if config.get(flag):
-            raise UnsupportedError(f"GPT-2 with {flag} is not supported")
-    hidden, heads, layers = config["n_embd"], config["n_head"], config["n_layer"]
-    return ModelSpec(
-        family="gpt2",
-        vocab_size=config["vocab_size"],
-        hidden_size=hidden,
-        num_layers=layers,
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=hidden // heads,
-        intermediate_size=config.get("n_inner") or 4 * hidden,
-        max_positions=config["n_positions"],
-        norm="layer",
-        norm_eps=config.get("layer_norm_epsilon", 1e-5),
-        positions=("learned",) * layers,
-        mlp="plain",
-        activation=_activation(config.get("activation_function", "gelu_new")),
-        tied_head=config.get("tie_word_embeddings", True),
-        attention_scale=0.0 if config.get("scale_attn_weights", True) else 1.0,
-        qkv_bias=True,
-        out_bias=True,
-        mlp_bias=True,
-    )
-
-
-def _llama(config: Mapping[str, Any]) -> ModelSpec:
-    if config.get("use_sliding_window"):
-        raise UnsupportedError(f"{config['model_type']} with a sliding window is not supported")
-    hidden, heads, layers = config["hidden_size"], config["num_attention_heads"], config["num_hidden_layers"]
-    head_dim = config.get("head_dim") or hidden // heads
-    bias = bool(config.get("attention_bias", False))
-    theta, scaling = _rotary(config)
-    return ModelSpec(
-        family="llama",
-        vocab_size=config["vocab_size"],
-        hidden_size=hidden,
-        num_layers=layers,
-        num_heads=heads,
-        num_kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=head_dim,
-        intermediate_size=config["intermediate_size"],
-        max_positions=config["max_position_embeddings"],
-        norm="rms",
-        norm_eps=config["rms_norm_eps"],
-        positions=("rotary",) * layers,
-        mlp="gated",
-        activation=_activation(config.get("hidden_act", "silu")),
-        tied_head=bool(config.get("tie_word_embeddings", False)),
-        rotary_dim=head_dim,
-        rope_theta=theta,
-        rope_scaling=scaling,
-        qkv_bias=True if config["model_type"] == "qwen2" else bias,
-        out_bias=False if config["model_type"] == "qwen2" else bias,
-        mlp_bias=bool(config.get("mlp_bias", False)),
-    )
-
-
-def _rotary(config: Mapping[str, Any]) -> tuple[float, RotaryScaling | None]:
-    """Theta and scaling; transformers 5 writes both into `rope_parameters`, older configs into two fields."""
-    fields = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
-    theta = float(fields.get("rope_theta") or config.get("rope_theta") or 10000.0)
-    kind = fields.get("rope_type") or fields.get("type") or "default"
-    if kind == "default":
-        return theta, None
-    if kind == "linear":
-        return theta, RotaryScaling("linear", float(fields["factor"]))
-    if kind == "llama3":
-        return theta, RotaryScaling(
-            "llama3",
-            float(fields["factor"]),
-            float(fields["low_freq_factor"]),
-            float(fields["high_freq_factor"]),
-            int(fields["original_max_position_embeddings"]),
-        )
-    raise UnsupportedError(f"rotary scaling {kind!r} is not supported; supported: default, linear, llama3")
-
-
-def _activation(name: str) -> Activation:
-    known: dict[str, Activation] = {
-        "gelu_new": "gelu_tanh",
-        "gelu_pytorch_tanh": "gelu_tanh",
-        "gelu_fast": "gelu_tanh",
-        "gelu": "gelu_erf",
-        "silu": "silu",
-        "swish": "silu",
-        "relu": "relu",
-    }
-    if name not in known:
-        raise UnsupportedError(f"activation {name!r} is not supported; supported: {', '.join(known)}")
-    return known[name]
+    return families.spec_from_config(config)

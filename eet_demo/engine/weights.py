@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from eet_demo.engine.spec import ModelSpec
 
 
 @dataclass(frozen=True)
 class Part:
-    """One checkpoint tensor that fills `rows` rows of a weight; `transposed` marks GPT-2's Conv1D `(in, out)`."""
+    """Rows of one checkpoint tensor that fill `rows` rows of a weight.
+
+    Args:
+        transposed: GPT-2's Conv1D `(in, out)`; of such a tensor all rows are taken.
+        first, of: its first row in the tensor, and how many rows the tensor has (0: no more than these).
+        run, stride: the rows come in runs of `run`, the next one `stride` rows after (0: they lie together).
+        factor, offset: a value is stored * factor + offset.
+    """
 
     tensor: str
     rows: int
     transposed: bool = False
+    first: int = 0
+    of: int = 0
+    run: int = 0
+    stride: int = 0
+    factor: float = 1.0
+    offset: float = 0.0
+
+    @property
+    def tensor_rows(self) -> int:
+        return self.of or self.rows
+
+    def source_rows(self, start: int, stop: int) -> NDArray[np.int64]:
+        """int64 (stop - start,): the tensor's rows that its own rows `start .. stop` are, ascending."""
+        rows = np.arange(start, stop)
+        if self.run:
+            rows = rows // self.run * self.stride + rows % self.run
+        return self.first + rows
+
+    def values(self, stored: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What stored values stand for."""
+        if self.factor == 1.0 and self.offset == 0.0:
+            return stored
+        return stored * np.float32(self.factor) + np.float32(self.offset)
+
+    def named(self, suffix: str) -> Part:
+        """The part of the tensor whose name goes on with `.suffix`; a bias has no columns to transpose."""
+        return replace(self, tensor=f"{self.tensor}.{suffix}", transposed=self.transposed and suffix == "weight")
 
 
 @dataclass(frozen=True)
@@ -41,64 +77,6 @@ class Weight:
 
 def weights_of(spec: ModelSpec) -> tuple[Weight, ...]:
     """Every weight of the model in the order it is loaded; a tied head has no weight of its own."""
-    names = {"gpt2": _gpt2, "llama": _llama}[spec.family]
-    return tuple(names(spec))
+    from eet_demo.engine import families  # built on this module
 
-
-def _gpt2(spec: ModelSpec) -> Iterator[Weight]:
-    hidden, inner = spec.hidden_size, spec.intermediate_size
-    yield Weight("embed.tokens", (Part("wte.weight", spec.vocab_size),), hidden)
-    yield Weight("embed.positions", (Part("wpe.weight", spec.max_positions),), hidden)
-    for i in range(spec.num_layers):
-        source, target = f"h.{i}", f"layers.{i}"
-        yield from _norm(f"{target}.attention_norm", f"{source}.ln_1", hidden, bias=True)
-        yield from _conv1d(f"{target}.qkv", f"{source}.attn.c_attn", 3 * hidden, hidden)
-        yield from _conv1d(f"{target}.attention_out", f"{source}.attn.c_proj", hidden, hidden)
-        yield from _norm(f"{target}.mlp_norm", f"{source}.ln_2", hidden, bias=True)
-        yield from _conv1d(f"{target}.up", f"{source}.mlp.c_fc", inner, hidden)
-        yield from _conv1d(f"{target}.down", f"{source}.mlp.c_proj", hidden, inner)
-    yield from _norm("final_norm", "ln_f", hidden, bias=True)
-    if not spec.tied_head:
-        yield Weight("head.weight", (Part("lm_head.weight", spec.vocab_size),), hidden)
-
-
-def _llama(spec: ModelSpec) -> Iterator[Weight]:
-    hidden, inner = spec.hidden_size, spec.intermediate_size
-    yield Weight("embed.tokens", (Part("model.embed_tokens.weight", spec.vocab_size),), hidden)
-    for i in range(spec.num_layers):
-        source, target = f"model.layers.{i}", f"layers.{i}"
-        qkv = [("q_proj", spec.q_size), ("k_proj", spec.kv_size), ("v_proj", spec.kv_size)]
-        attention = [(f"{source}.self_attn.{name}", rows) for name, rows in qkv]
-        gate_up = [(f"{source}.mlp.gate_proj", inner), (f"{source}.mlp.up_proj", inner)]
-        yield from _norm(f"{target}.attention_norm", f"{source}.input_layernorm", hidden)
-        yield from _linear(f"{target}.qkv", attention, hidden, spec.qkv_bias)
-        yield from _linear(
-            f"{target}.attention_out", [(f"{source}.self_attn.o_proj", hidden)], spec.q_size, spec.out_bias
-        )
-        yield from _norm(f"{target}.mlp_norm", f"{source}.post_attention_layernorm", hidden)
-        yield from _linear(f"{target}.up", gate_up, hidden, spec.mlp_bias, interleaved=True)
-        yield from _linear(f"{target}.down", [(f"{source}.mlp.down_proj", hidden)], inner, spec.mlp_bias)
-    yield from _norm("final_norm", "model.norm", hidden)
-    if not spec.tied_head:
-        yield Weight("head.weight", (Part("lm_head.weight", spec.vocab_size),), hidden)
-
-
-def _norm(target: str, source: str, size: int, bias: bool = False) -> Iterator[Weight]:
-    yield Weight(f"{target}.weight", (Part(f"{source}.weight", size),))
-    if bias:
-        yield Weight(f"{target}.bias", (Part(f"{source}.bias", size),))
-
-
-def _conv1d(target: str, source: str, rows: int, columns: int) -> Iterator[Weight]:
-    yield Weight(f"{target}.weight", (Part(f"{source}.weight", rows, transposed=True),), columns)
-    yield Weight(f"{target}.bias", (Part(f"{source}.bias", rows),))
-
-
-def _linear(
-    target: str, sources: list[tuple[str, int]], columns: int, bias: bool, interleaved: bool = False
-) -> Iterator[Weight]:
-    parts = tuple(Part(f"{name}.weight", rows) for name, rows in sources)
-    yield Weight(f"{target}.weight", parts, columns, interleaved)
-    if bias:
-        parts = tuple(Part(f"{name}.bias", rows) for name, rows in sources)
-        yield Weight(f"{target}.bias", parts, 0, interleaved)
+    return families.weights_of(spec)

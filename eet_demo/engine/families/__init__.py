@@ -1,0 +1,78 @@
+"""The families the engine runs: how the config of each becomes a spec, and what its weights are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from eet_demo.engine.families import baichuan, bloom, gemma, gpt2, gpt_neox, llama, opt, phi
+from eet_demo.engine.families.fields import Fields, refuse_common
+from eet_demo.engine.families.names import Names, named_weights
+from eet_demo.engine.spec import ModelSpec
+from eet_demo.engine.weights import Weight
+from eet_demo.errors import UnsupportedError
+
+READERS: dict[str, Callable[[Fields], ModelSpec]] = {
+    "baichuan": baichuan.baichuan,
+    "bloom": bloom.bloom,
+    "gemma2": gemma.gemma2,
+    "gemma3_text": gemma.gemma3,
+    "gpt2": gpt2.gpt2,
+    "gpt_neox": gpt_neox.gpt_neox,
+    "gptj": gpt_neox.gptj,
+    "granite": llama.granite,
+    "llama": llama.llama,
+    "mistral": llama.mistral,
+    "olmo2": llama.olmo2,
+    "opt": opt.opt,
+    "phi3": phi.phi3,
+    "qwen2": llama.qwen2,
+    "qwen3": llama.qwen3,
+    "smollm3": llama.smollm3,
+    "stablelm": gpt_neox.stablelm,
+}
+"""By `model_type`."""
+
+NAMES: dict[str, Names] = {
+    "baichuan": baichuan.BAICHUAN,
+    "bloom": bloom.BLOOM,
+    "gemma2": gemma.GEMMA,
+    "gemma3_text": gemma.GEMMA,
+    "gpt2": gpt2.GPT2,
+    "gpt_neox": gpt_neox.GPT_NEOX,
+    "gptj": gpt_neox.GPTJ,
+    "granite": llama.LLAMA,
+    "llama": llama.LLAMA,
+    "mistral": llama.LLAMA,
+    "olmo2": llama.OLMO2,
+    "opt": opt.OPT,
+    "phi3": phi.PHI3,
+    "qwen3": llama.LLAMA,
+    "smollm3": llama.LLAMA,
+    "stablelm": gpt_neox.STABLELM,
+}
+"""By `ModelSpec.family`."""
+
+
+def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
+    """The spec of a Hugging Face `config.json`.
+
+    Raises:
+        UnsupportedError: an architecture or a feature the engine lacks, by name; a field it needs that lacks.
+        CheckpointError: a field of the wrong type.
+    """
+    fields = Fields(config, str(config.get("model_type", "missing")))
+    refuse_common(fields)
+    if fields.model_type not in READERS:
+        raise UnsupportedError(
+            f"model architecture {fields.model_type!r} is not supported; supported: {', '.join(READERS)}"
+        )
+    return READERS[fields.model_type](fields)
+
+
+def weights_of(spec: ModelSpec) -> tuple[Weight, ...]:
+    """Every weight of the model in the order it is loaded; a tied head has no weight of its own."""
+    names = NAMES[spec.family]
+    if spec.family == "stablelm" and spec.parallel_residual:
+        names = gpt_neox.STABLELM_PARALLEL
+    return tuple(named_weights(spec, names))

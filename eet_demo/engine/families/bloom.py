@@ -1,0 +1,55 @@
+"""BLOOM: ALiBi, a normalised embedding, and a fused projection that holds q, k and v of one head after another."""
+
+from __future__ import annotations
+
+from eet_demo.engine.families.fields import Fields
+from eet_demo.engine.families.names import Names
+from eet_demo.engine.spec import ModelSpec
+
+BLOOM = Names(
+    tokens="word_embeddings",
+    embedding_norm="word_embeddings_layernorm",
+    layer="h.{}.",
+    attention_norm="input_layernorm",
+    qkv=("self_attention.query_key_value",),
+    fused_heads=True,
+    attention_out="self_attention.dense",
+    mlp_norm="post_attention_layernorm",
+    up=("mlp.dense_h_to_4h",),
+    down="mlp.dense_4h_to_h",
+    final_norm="ln_f",
+)
+
+TRAINED_POSITIONS = 2048
+"""ALiBi has no last position; where the config does not name the trained context, it is this (arXiv 2211.05100)."""
+
+
+def bloom(fields: Fields) -> ModelSpec:
+    """Early configs have `n_embed`, `num_hidden_layers` and `num_attention_heads`."""
+    hidden = fields.count("n_embed", fields.count("hidden_size", 64))
+    layers = fields.count("n_layer", fields.count("num_hidden_layers", 2))
+    heads = fields.count("n_head", fields.count("num_attention_heads", 8))
+    fields.refuse(
+        a_residual_taken_after_the_norm=fields.flag("apply_residual_connection_post_layernorm"),
+    )
+    return ModelSpec(
+        family="bloom",
+        vocab_size=fields.count("vocab_size"),
+        hidden_size=hidden,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=heads,
+        head_dim=hidden // heads,
+        intermediate_size=4 * hidden,
+        max_positions=fields.count("seq_length", TRAINED_POSITIONS),
+        norm="layer",
+        norm_eps=fields.number("layer_norm_epsilon", 1e-5),
+        positions=("alibi",) * layers,
+        mlp="plain",
+        activation="gelu_tanh",
+        tied_head=fields.flag("tie_word_embeddings", True),
+        embedding_norm=True,
+        qkv_bias=True,
+        out_bias=True,
+        mlp_bias=True,
+    )

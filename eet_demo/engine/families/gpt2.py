@@ -1,0 +1,55 @@
+"""GPT-2, with and without its LayerNorms."""
+
+from __future__ import annotations
+
+from eet_demo.engine.families.fields import Fields
+from eet_demo.engine.families.names import Names
+from eet_demo.engine.spec import ModelSpec
+
+GPT2 = Names(
+    tokens="wte",
+    positions="wpe",
+    layer="h.{}.",
+    attention_norm="ln_1",
+    qkv=("attn.c_attn",),
+    attention_out="attn.c_proj",
+    mlp_norm="ln_2",
+    up=("mlp.c_fc",),
+    down="mlp.c_proj",
+    final_norm="ln_f",
+    transposed=True,
+)
+
+HUGE_EPS = 1e6
+"""An eps beside which every variance is nothing."""
+
+
+def gpt2(fields: Fields) -> ModelSpec:
+    """GPT-2s trained to do without LayerNorm (arXiv 2507.02559) keep the class: an eps of about 1e12 makes its
+    deviation a constant, which the weights, scaled up by its root, cancel. Only the mean is left to subtract.
+    """
+    for flag in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"):
+        fields.refuse(**{flag: fields.flag(flag)})
+    hidden, heads, layers = fields.count("n_embd"), fields.count("n_head"), fields.count("n_layer")
+    eps = fields.number("layer_norm_epsilon", 1e-5)
+    return ModelSpec(
+        family="gpt2",
+        vocab_size=fields.count("vocab_size"),
+        hidden_size=hidden,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=heads,
+        head_dim=hidden // heads,
+        intermediate_size=fields.count("n_inner", 4 * hidden),
+        max_positions=fields.count("n_positions"),
+        norm="centre" if eps > HUGE_EPS else "layer",
+        norm_eps=eps,
+        positions=("learned",) * layers,
+        mlp="plain",
+        activation=fields.activation("activation_function", "gelu_new"),
+        tied_head=fields.flag("tie_word_embeddings", True),
+        attention_scale=0.0 if fields.flag("scale_attn_weights", True) else 1.0,
+        qkv_bias=True,
+        out_bias=True,
+        mlp_bias=True,
+    )

@@ -1,0 +1,152 @@
+"""Every family against transformers on a small random checkpoint; a feature left out would show in the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from family_checkpoints import FAMILIES, Family, greedy, logits_of, make_baichuan, make_family
+from transformers import PreTrainedModel
+
+from eet_demo import Engine, EngineOptions
+from eet_demo.engine import checkpoint as checkpoint_module
+from eet_demo.engine.spec import ModelSpec, spec_from_config
+
+DEVICES = ("reference",)
+BAICHUAN = {"baichuan-7b": False, "baichuan-13b": True}
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What transformers computes: per prompt, logits in float64 and how far its own float32 is from them."""
+
+    folder: Path
+    model: PreTrainedModel
+    family: Family
+    prompts: list[list[int]]
+    exact: list[np.ndarray]
+    errors: list[float]
+
+    def engine(self, device: str, chunk: int = 17) -> Engine:
+        options = EngineOptions(prefill_chunk=chunk, debug=True)
+        return Engine.from_pretrained(
+            self.folder, device, max_batch=4, max_context=self.family.max_context, options=options
+        )
+
+
+@pytest.fixture(scope="module", params=[*FAMILIES, *BAICHUAN])
+def stock(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Stock:
+    return stock_of(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def stock_of(name: str, folder: Path) -> Stock:
+    if name in BAICHUAN:
+        family, model = Family("llama", "Llama", {}), make_baichuan(folder, BAICHUAN[name])
+    else:
+        family, model = FAMILIES[name], make_family(folder, name)
+    rng = np.random.default_rng(1)
+    prompts = [rng.integers(3, model.config.vocab_size, length).tolist() for length in family.lengths]
+    exact = [logits_of(model, prompt, torch.float64) for prompt in prompts]
+    single = [logits_of(model, prompt, torch.float32) for prompt in prompts]
+    errors = [float(np.abs(a - b).max()) for a, b in zip(single, exact, strict=True)]
+    return Stock(folder, model, family, prompts, exact, errors)
+
+
+def logits_in_passes(engine: Engine, prompts: list[list[int]]) -> list[np.ndarray]:
+    found: list[list[np.ndarray]] = [[] for _ in prompts]
+    for row, start, logits in engine.logits(prompts):
+        assert start == sum(map(len, found[row]))
+        found[row].append(logits.copy())
+    return [np.concatenate(rows) for rows in found]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_logits_of_a_ragged_batch_in_passes(stock: Stock, device: str) -> None:
+    """At most twice torch's own float32 error, plus what float32 leaves of numbers of this size."""
+    with stock.engine(device) as engine:
+        found = logits_in_passes(engine, stock.prompts)
+    for row, (logits, exact, torch_error) in enumerate(zip(found, stock.exact, stock.errors, strict=True)):
+        error = np.abs(logits - exact)
+        assert error.max() <= 2 * torch_error + 1e-5, (
+            f"{device} row {row}: error {error.max():.2e} at {np.unravel_index(error.argmax(), error.shape)}, "
+            f"torch {torch_error:.2e}"
+        )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_greedy_tokens(stock: Stock, device: str) -> None:
+    """Decode steps of a ragged batch, the first of them beyond every window."""
+    if not stock.family.new_tokens:
+        pytest.skip("transformers rotates by the length of the moment, the engine by its max_context")
+    prompts = stock.prompts[:3]
+    with stock.engine(device, chunk=32) as engine:
+        written = engine.generate(prompts, max_new_tokens=stock.family.new_tokens).token_ids
+    for row, prompt in enumerate(prompts):
+        assert written[row] == greedy(stock.model, prompt, stock.family.new_tokens), f"{device} row {row}"
+
+
+def dropped(spec: ModelSpec) -> dict[str, ModelSpec]:
+    """The spec without each of its features in turn; the weights that it names stay the same."""
+    plain: dict[str, Any] = {
+        "windows": (),
+        "attention_soft_cap": None,
+        "logit_soft_cap": None,
+        "embedding_scale": 1.0,
+        "residual_scale": 1.0,
+        "logit_scale": 1.0,
+        "attention_scale": 0.0,
+        "rope_scaling": None,
+        "local_rope_theta": None,
+        "rope_pairs": "half",
+        "embedding_norm": False,
+        "parallel_residual": False,
+        "qk_norm": "none",
+    }
+    changed = {name: {name: value} for name, value in plain.items() if getattr(spec, name) != value}
+    if spec.family == "stablelm":  # in turn it needs a norm that this checkpoint lacks
+        changed.pop("parallel_residual", None)
+    if set(spec.positions) - {"learned"}:
+        changed["positions"] = {"positions": ("none",) * spec.num_layers, "rope_scaling": None}
+    if "none" in spec.positions:
+        changed["layers without positions"] = {"positions": ("rotary",) * spec.num_layers}
+    if 0 < spec.rotary_dim < spec.head_dim:
+        changed["partial rotary"] = {"rotary_dim": spec.head_dim}
+    for bias in ("qkv_bias", "out_bias", "mlp_bias", "head_bias"):
+        if getattr(spec, bias):
+            changed[bias] = {bias: False}
+    if spec.norm == "centre":
+        changed["norm"] = {"norm": "layer", "norm_eps": 1e-5}
+    if spec.windows and None in spec.windows:
+        changed["windows of some layers"] = {"windows": (max(w for w in spec.windows if w),) * spec.num_layers}
+    return {name: replace(spec, **values) for name, values in changed.items()}
+
+
+def test_no_feature_can_be_left_out(stock: Stock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tolerance tells: without any one of its features, the family's logits are far outside it."""
+    spec = spec_from_config(checkpoint_module.Checkpoint(stock.folder).config)
+    longest = max(range(len(stock.prompts)), key=lambda row: len(stock.prompts[row]))
+    prompt, exact = [stock.prompts[longest]], stock.exact[longest]
+    weak = []
+    for name, changed in dropped(spec).items():
+        if name == "rope_scaling" and same_frequencies(spec, changed, len(prompt[0])):
+            continue  # dynamic, within the trained context
+        monkeypatch.setattr(checkpoint_module, "spec_from_config", answering(changed))
+        monkeypatch.setattr(checkpoint_module.Checkpoint, "check", lambda self: None)
+        with Engine.from_pretrained(stock.folder, "reference", max_context=len(prompt[0])) as engine:
+            moved = float(np.abs(logits_in_passes(engine, prompt)[0] - exact).max())
+        if moved < 20 * (2 * stock.errors[longest] + 1e-5):
+            weak.append(f"{name}: {moved:.2e}")
+    assert not weak, f"these could be left out unseen: {weak}"
+
+
+def same_frequencies(one: ModelSpec, other: ModelSpec, context: int) -> bool:
+    return np.array_equal(one.rotary_frequencies(context), other.rotary_frequencies(context))
+
+
+def answering(spec: ModelSpec) -> Callable[[Any], ModelSpec]:
+    return lambda config: spec
