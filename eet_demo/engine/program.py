@@ -374,7 +374,7 @@ def _block_output(spec: ModelSpec, layer: int, source: str, linear: Linear) -> l
 
 
 def _norm(spec: ModelSpec, name: str) -> Norm:
-    return Norm(spec.norm, spec.norm_eps, f"{name}.weight", None if spec.norm == "rms" else f"{name}.bias")
+    return Norm(spec.norm, spec.norm_eps, f"{name}.weight", f"{name}.bias" if spec.norm == "layer" else None)
 
 
 def _linear(name: str, bias: bool, out_features: int, in_features: int) -> Linear:

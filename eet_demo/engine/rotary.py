@@ -63,14 +63,14 @@ def scaled_frequencies(
     if scaling is None or scaling.kind == "dynamic":
         return frequencies
     if scaling.kind == "linear":
-        return frequencies / np.float32(scaling.factor)
+        return (frequencies / np.float32(scaling.factor)).astype(np.float32)
     if scaling.kind == "llama3":
         return _llama3(frequencies, scaling)
     if scaling.kind == "yarn":
         return _yarn(frequencies, theta, rotary_dim, scaling)
     beyond = max_context > scaling.original_max_positions
     factors = np.array(scaling.long_factors if beyond else scaling.short_factors, np.float32)
-    return np.float32(1) / (factors * periods)
+    return (np.float32(1) / (factors * periods)).astype(np.float32)
 
 
 def _llama3(frequencies: Floats, scaling: RotaryScaling) -> Floats:
@@ -101,7 +101,8 @@ def _yarn(frequencies: Floats, theta: float, rotary_dim: int, scaling: RotarySca
     if low == high:
         high += 0.001
     ramp = np.clip((np.arange(rotary_dim // 2, dtype=np.float32) - low) / (high - low), 0, 1)
-    return (frequencies / scaling.factor * ramp + frequencies * (1 - ramp)).astype(np.float32)
+    blended: Floats = (frequencies / scaling.factor * ramp + frequencies * (1 - ramp)).astype(np.float32)
+    return blended
 
 
 def yarn_attention_factor(factor: float, mscale: float | None = None, mscale_all_dim: float | None = None) -> float:

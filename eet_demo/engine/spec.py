@@ -14,7 +14,7 @@ from eet_demo.errors import UnsupportedError
 
 __all__ = ["Activation", "ModelSpec", "NormKind", "Position", "QkNorm", "RotaryScaling", "spec_from_config"]
 
-NormKind = Literal["layer", "rms", "centre"]
+NormKind = Literal["layer", "rms"]
 Position = Literal["learned", "rotary", "alibi", "none"]
 Activation = Literal["gelu_tanh", "gelu_erf", "silu", "relu"]
 QkNorm = Literal["none", "head", "heads", "full"]
@@ -26,8 +26,6 @@ class ModelSpec:
 
     Args:
         family: the `model_type` whose weight names the checkpoint uses.
-        norm: `layer` and `rms` are LayerNorm and RMSNorm; `centre` subtracts the mean and divides by nothing (GPT-2
-            trained without LayerNorm).
         positions: per layer: learned (added by `embed`), rotary, alibi or none.
         rotary_dim: leading elements of a head that are rotated (head_dim unless partial).
         rope_pairs: `half` rotates (i, i + rotary_dim/2), `interleaved` rotates (2i, 2i + 1).
@@ -84,7 +82,7 @@ class ModelSpec:
                 f"hidden size {self.hidden_size} and intermediate size {self.intermediate_size} must be multiples of 8:"
                 " kernels move 16 bytes a thread; pad the checkpoint or pick another model"
             )
-        if self.head_dim % 8 or self.head_dim > 256:
+        if self.head_dim % 8 or not 0 < self.head_dim <= 256:
             raise UnsupportedError(f"head_dim {self.head_dim} is not supported: any multiple of 8 up to 256 is")
         if self.num_heads % self.num_kv_heads:
             raise UnsupportedError(f"{self.num_heads} query heads cannot share {self.num_kv_heads} KV heads evenly")
@@ -92,7 +90,7 @@ class ModelSpec:
             raise UnsupportedError(
                 f"{self.family}: positions and windows need one entry for each of {self.num_layers} layers"
             )
-        if self.rotary_dim % 2 or self.rotary_dim > self.head_dim:
+        if self.rotary_dim % 2 or not 4 * ("rotary" in self.positions) <= self.rotary_dim <= self.head_dim:
             raise UnsupportedError(f"{self.family}: {self.rotary_dim} of {self.head_dim} elements cannot be rotated")
         if self._rope_attention_factor != 1.0 and not self._every_score_is_rotated:
             raise UnsupportedError(

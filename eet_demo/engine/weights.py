@@ -18,7 +18,7 @@ class Part:
         transposed: GPT-2's Conv1D `(in, out)`; of such a tensor all rows are taken.
         first, of: its first row in the tensor, and how many rows the tensor has (0: no more than these).
         run, stride: the rows come in runs of `run`, the next one `stride` rows after (0: they lie together).
-        factor, offset: a value is stored * factor + offset.
+        offset: added to the stored values.
     """
 
     tensor: str
@@ -28,7 +28,6 @@ class Part:
     of: int = 0
     run: int = 0
     stride: int = 0
-    factor: float = 1.0
     offset: float = 0.0
 
     @property
@@ -44,9 +43,7 @@ class Part:
 
     def values(self, stored: NDArray[np.float32]) -> NDArray[np.float32]:
         """What stored values stand for."""
-        if self.factor == 1.0 and self.offset == 0.0:
-            return stored
-        return stored * np.float32(self.factor) + np.float32(self.offset)
+        return stored + np.float32(self.offset) if self.offset else stored
 
     def named(self, suffix: str) -> Part:
         """The part of the tensor whose name goes on with `.suffix`; a bias has no columns to transpose."""

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from family_checkpoints import FAMILIES, Family, greedy, logits_of, make_baichuan, make_family
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, PreTrainedModel
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from eet_demo import Engine, EngineOptions
 from eet_demo.engine import checkpoint as checkpoint_module
@@ -119,8 +121,8 @@ def dropped(spec: ModelSpec) -> dict[str, ModelSpec]:
     for bias in ("qkv_bias", "out_bias", "mlp_bias", "head_bias"):
         if getattr(spec, bias):
             changed[bias] = {bias: False}
-    if spec.norm == "centre":
-        changed["norm"] = {"norm": "layer", "norm_eps": 1e-5}
+    if spec.norm_eps > 1:
+        changed["norm_eps"] = {"norm_eps": 1e-5}
     if spec.windows and None in spec.windows:
         changed["windows of some layers"] = {"windows": (max(w for w in spec.windows if w),) * spec.num_layers}
     return {name: replace(spec, **values) for name, values in changed.items()}
@@ -150,3 +152,43 @@ def same_frequencies(one: ModelSpec, other: ModelSpec, context: int) -> bool:
 
 def answering(spec: ModelSpec) -> Callable[[Any], ModelSpec]:
     return lambda config: spec
+
+
+SCALINGS: dict[str, dict[str, Any]] = {
+    "default": {"rope_type": "default"},
+    "linear": {"rope_type": "linear", "factor": 8.0},
+    "dynamic": {"rope_type": "dynamic", "factor": 2.5},
+    "llama3": {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 2048,
+    },
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048},
+    "yarn-all": {
+        "rope_type": "yarn", "factor": 40.0, "original_max_position_embeddings": 1024, "mscale": 1.0,
+        "mscale_all_dim": 0.707, "beta_fast": 24.0, "beta_slow": 2.0, "truncate": False,
+    },
+    "yarn-named-factor": {"rope_type": "yarn", "factor": 4.0, "attention_factor": 1.3},
+    "longrope": {
+        "rope_type": "longrope", "original_max_position_embeddings": 1024,
+        "short_factor": [1 + i / 64 for i in range(64)], "long_factor": [2 + i for i in range(64)],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("context", [512, 8192, 20000])
+@pytest.mark.parametrize("name", SCALINGS)
+def test_rotary_frequencies_and_factor(name: str, context: int) -> None:
+    """Of a head of 128, as transformers' own functions compute them for that length."""
+    fields = {
+        "vocab_size": 101, "hidden_size": 512, "intermediate_size": 88, "num_hidden_layers": 1,
+        "num_attention_heads": 4, "max_position_embeddings": 8192, "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_theta": 500000.0} | SCALINGS[name],
+    }  # fmt: skip
+    config = LlamaConfig(**fields)
+    spec = spec_from_config(config.to_dict())
+    if name == "default":
+        expected, factor = LlamaRotaryEmbedding.compute_default_rope_parameters(config)
+    else:
+        expected, factor = ROPE_INIT_FUNCTIONS[SCALINGS[name]["rope_type"]](config, seq_len=context)
+    np.testing.assert_allclose(spec.rotary_frequencies(context), expected.numpy(), rtol=1e-6)
+    assert spec.scale == pytest.approx(128**-0.5 * factor**2)

@@ -22,15 +22,10 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def normalise(x: Array, kind: NormKind, eps: float, weight: Array, bias: Array | None) -> Array:
-    """LayerNorm: (x - mean) / sqrt(var + eps) * weight + bias; RMSNorm: x / sqrt(mean(x^2) + eps) * weight.
-
-    `centre` is LayerNorm that divides by nothing: (x - mean) * weight + bias.
-    """
-    if kind != "rms":
+    """LayerNorm: (x - mean) / sqrt(var + eps) * weight + bias; RMSNorm: x / sqrt(mean(x^2) + eps) * weight."""
+    if kind == "layer":
         x = x - x.mean(axis=-1, keepdims=True)
-    if kind != "centre":
-        x = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + x.dtype.type(eps))
-    scaled: Array = x * weight
+    scaled: Array = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + x.dtype.type(eps)) * weight
     return scaled if bias is None else scaled + bias
 
 

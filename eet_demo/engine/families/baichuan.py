@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from eet_demo.engine.families.fields import Fields
+from eet_demo.engine.families.fields import Fields, every
 from eet_demo.engine.families.llama import LLAMA, common
 from eet_demo.engine.spec import ModelSpec
 
@@ -24,5 +24,5 @@ def baichuan(fields: Fields) -> ModelSpec:
         return ModelSpec(**common(fields))
     length = fields.count("model_max_length")
     sized = Fields({**fields.values, "max_position_embeddings": length}, fields.model_type)
-    layers = fields.count("num_hidden_layers")
-    return ModelSpec(**common(sized, positions=("alibi",) * layers, rotary_dim=0, rope_scaling=None))
+    layers = fields.layers()
+    return ModelSpec(**common(sized, positions=every("alibi", layers), rotary_dim=0, rope_scaling=None))

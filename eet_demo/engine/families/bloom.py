@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eet_demo.engine.families.fields import Fields
+from eet_demo.engine.families.fields import Fields, every
 from eet_demo.engine.families.names import Names
 from eet_demo.engine.spec import ModelSpec
 
@@ -27,7 +27,7 @@ TRAINED_POSITIONS = 2048
 def bloom(fields: Fields) -> ModelSpec:
     """Early configs have `n_embed`, `num_hidden_layers` and `num_attention_heads`."""
     hidden = fields.count("n_embed", fields.count("hidden_size", 64))
-    layers = fields.count("n_layer", fields.count("num_hidden_layers", 2))
+    layers = fields.layers("n_layer", fields.layers("num_hidden_layers", 2))
     heads = fields.count("n_head", fields.count("num_attention_heads", 8))
     fields.refuse(
         a_residual_taken_after_the_norm=fields.flag("apply_residual_connection_post_layernorm"),
@@ -44,7 +44,7 @@ def bloom(fields: Fields) -> ModelSpec:
         max_positions=fields.count("seq_length", TRAINED_POSITIONS),
         norm="layer",
         norm_eps=fields.number("layer_norm_epsilon", 1e-5),
-        positions=("alibi",) * layers,
+        positions=every("alibi", layers),
         mlp="plain",
         activation="gelu_tanh",
         tied_head=fields.flag("tie_word_embeddings", True),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from eet_demo.engine.rotary import RotaryScaling, ScalingKind, longrope_attention_factor, yarn_attention_factor
-from eet_demo.engine.spec import Activation
+from eet_demo.engine.spec import Activation, Position
 from eet_demo.errors import CheckpointError, UnsupportedError
+
+MOST_LAYERS = 4096
+
+LARGEST = 1e30
+"""No number of a config is larger; float32 still holds it."""
 
 _REFUSED = {
     "quantization_config": "quantised weights (quantization_config)",
@@ -55,23 +59,27 @@ class Fields:
     def has(self, name: str) -> bool:
         return self.values.get(name) is not None
 
-    def count(self, name: str, default: int | None = None) -> int:
-        """A whole number above 0."""
+    def count(self, name: str, default: int | None = None, most: int = 2**31) -> int:
+        """A whole number from 1 to `most`."""
         value = self._value(name, default)
-        if type(value) is not int or value < 1:
-            raise self._wrong(name, value, "a whole number above 0")
+        if type(value) is not int or not 1 <= value <= most:
+            raise self._wrong(name, value, f"a whole number from 1 to {most}")
         return value
+
+    def layers(self, name: str = "num_hidden_layers", default: int | None = None) -> int:
+        """How many layers: no more than a spec, which lists each, can be meant to have."""
+        return self.count(name, default, MOST_LAYERS)
 
     def number(self, name: str, default: float | None = None) -> float:
         value = self._value(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -LARGEST < value < LARGEST:
             raise self._wrong(name, value, "a number")
         return float(value)
 
-    def positive(self, name: str, default: float | None = None) -> float:
+    def positive(self, name: str, default: float | None = None, above: float = 0.0) -> float:
         value = self.number(name, default)
-        if value <= 0:
-            raise self._wrong(name, value, "a number above 0")
+        if value <= above:
+            raise self._wrong(name, value, f"a number above {above:g}")
         return value
 
     def optional(self, name: str) -> float | None:
@@ -126,6 +134,11 @@ class Fields:
         return CheckpointError(f"config.json: {name} is {str(value)[:60]!r}, which is not {wanted}")
 
 
+def every(position: Position, layers: int) -> tuple[Position, ...]:
+    """The same position scheme in every layer."""
+    return (position,) * layers
+
+
 def refuse_common(fields: Fields) -> None:
     """Raises UnsupportedError for what no family supports."""
     for name, feature in _REFUSED.items():
@@ -170,7 +183,7 @@ def rotary(fields: Fields, head_dim: int, theta: float = 10000.0, partial: float
     if scaling and scaling.kind in ("dynamic", "yarn"):
         reach = max(positions, int(scaling.original_max_positions * scaling.factor))
     return {
-        "rope_theta": rope.positive("rope_theta", fields.positive("rope_theta", theta)),
+        "rope_theta": rope.positive("rope_theta", fields.positive("rope_theta", theta), above=1.0),
         "rotary_dim": rotary_dim,
         "rope_scaling": scaling,
         "max_positions": reach,
@@ -180,24 +193,24 @@ def rotary(fields: Fields, head_dim: int, theta: float = 10000.0, partial: float
 def rotary_scaling(rope: Fields, fields: Fields, rotary_dim: int) -> RotaryScaling | None:
     """The scaling that `rope_parameters` (or one layer kind's part of it) asks for; None for none."""
     given = rope.word("rope_type", rope.word("type", "default"))
+    fields.refuse(rotary_of_several_axes=rope.has("mrope_section"))
     if given == "default":
         return None
-    if given not in _SCALINGS or rope.has("mrope_section"):
-        raise UnsupportedError(
-            f"rotary scaling {given!r}{' with mrope_section' * rope.has('mrope_section')} is not supported; "
-            f"supported: default, {', '.join(_SCALINGS)}"
-        )
+    if given not in _SCALINGS:
+        raise UnsupportedError(f"rotary scaling {given!r} is not supported; supported: default, {', '.join(_SCALINGS)}")
     kind = _SCALINGS[given]
     positions = fields.count("max_position_embeddings")
     original = rope.count("original_max_position_embeddings", positions)
     original = fields.count("original_max_position_embeddings", original)
     if kind == "llama3":
-        low, high = rope.positive("low_freq_factor"), rope.positive("high_freq_factor")
+        low = rope.positive("low_freq_factor")
+        high = rope.positive("high_freq_factor", above=low)
         return RotaryScaling(kind, rope.positive("factor"), low, high, original)
     if kind == "yarn":
         return _yarn(rope, positions, original)
     if kind == "longrope":
         factor = rope.positive("factor", positions / original)
+        fields.refuse(a_trained_context_of_1_token=original == 1)
         attention = rope.positive("attention_factor", longrope_attention_factor(factor, original))
         short, long = (rope.numbers(name, rotary_dim // 2) for name in ("short_factor", "long_factor"))
         return RotaryScaling(

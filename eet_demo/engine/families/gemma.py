@@ -22,7 +22,7 @@ GEMMA = replace(
 
 def _gemma(fields: Fields, period: int, **changed: Any) -> ModelSpec:
     """Of `period` layers the last attends to everything, the others to a window, unless the config lists them."""
-    layers = fields.count("num_hidden_layers")
+    layers = fields.layers()
     kinds = ["sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers)]
     given: dict[str, Any] = {
         "norm_placement": "both",
@@ -62,8 +62,8 @@ def gemma3(fields: Fields) -> ModelSpec:
         plain,
         period,
         qk_norm="head",
-        rope_theta=wide.positive("rope_theta", fields.positive("rope_theta", 1000000.0)),
+        rope_theta=wide.positive("rope_theta", fields.positive("rope_theta", 1000000.0), above=1.0),
         rope_scaling=rotary_scaling(wide, fields, head_dim),
-        local_rope_theta=local.positive("rope_theta", fields.positive("rope_local_base_freq", 10000.0)),
+        local_rope_theta=local.positive("rope_theta", fields.positive("rope_local_base_freq", 10000.0), above=1.0),
         logit_soft_cap=fields.optional("final_logit_softcapping"),
     )

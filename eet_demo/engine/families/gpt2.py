@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eet_demo.engine.families.fields import Fields
+from eet_demo.engine.families.fields import Fields, every
 from eet_demo.engine.families.names import Names
 from eet_demo.engine.spec import ModelSpec
 
@@ -20,18 +20,15 @@ GPT2 = Names(
     transposed=True,
 )
 
-HUGE_EPS = 1e6
-"""An eps beside which every variance is nothing."""
-
 
 def gpt2(fields: Fields) -> ModelSpec:
     """GPT-2s trained to do without LayerNorm (arXiv 2507.02559) keep the class: an eps of about 1e12 makes its
-    deviation a constant, which the weights, scaled up by its root, cancel. Only the mean is left to subtract.
+    deviation a constant, which the weights, scaled up by its root, cancel. What is left is to subtract the mean. Norms
+    are computed and their weights stored in float32 whatever the dtype, which has room for both numbers.
     """
     for flag in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"):
         fields.refuse(**{flag: fields.flag(flag)})
-    hidden, heads, layers = fields.count("n_embd"), fields.count("n_head"), fields.count("n_layer")
-    eps = fields.number("layer_norm_epsilon", 1e-5)
+    hidden, heads, layers = fields.count("n_embd"), fields.count("n_head"), fields.layers("n_layer")
     return ModelSpec(
         family="gpt2",
         vocab_size=fields.count("vocab_size"),
@@ -42,9 +39,9 @@ def gpt2(fields: Fields) -> ModelSpec:
         head_dim=hidden // heads,
         intermediate_size=fields.count("n_inner", 4 * hidden),
         max_positions=fields.count("n_positions"),
-        norm="centre" if eps > HUGE_EPS else "layer",
-        norm_eps=eps,
-        positions=("learned",) * layers,
+        norm="layer",
+        norm_eps=fields.number("layer_norm_epsilon", 1e-5),
+        positions=every("learned", layers),
         mlp="plain",
         activation=fields.activation("activation_function", "gelu_new"),
         tied_head=fields.flag("tie_word_embeddings", True),

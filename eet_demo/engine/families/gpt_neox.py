@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from eet_demo.engine.families.fields import Fields, rotary
+from eet_demo.engine.families.fields import Fields, every, rotary
 from eet_demo.engine.families.llama import LLAMA
 from eet_demo.engine.families.names import Names
 from eet_demo.engine.spec import ModelSpec
@@ -44,7 +44,7 @@ STABLELM_PARALLEL = replace(STABLELM, mlp_norm=STABLELM.attention_norm)
 def gpt_neox(fields: Fields) -> ModelSpec:
     """Before transformers 5 the rotary fields were `rotary_pct` and `rotary_emb_base`."""
     hidden, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
-    layers, bias = fields.count("num_hidden_layers"), fields.flag("attention_bias", True)
+    layers, bias = fields.layers(), fields.flag("attention_bias", True)
     turned = rotary(
         fields, hidden // heads, fields.positive("rotary_emb_base", 10000.0), fields.positive("rotary_pct", 0.25)
     )
@@ -59,7 +59,7 @@ def gpt_neox(fields: Fields) -> ModelSpec:
         intermediate_size=fields.count("intermediate_size"),
         norm="layer",
         norm_eps=fields.number("layer_norm_eps", 1e-5),
-        positions=("rotary",) * layers,
+        positions=every("rotary", layers),
         mlp="plain",
         activation=fields.activation("hidden_act", "gelu"),
         tied_head=fields.flag("tie_word_embeddings"),
@@ -73,7 +73,7 @@ def gpt_neox(fields: Fields) -> ModelSpec:
 
 def gptj(fields: Fields) -> ModelSpec:
     """One norm for both blocks of a layer; every other element of a head turns with its neighbour."""
-    hidden, heads, layers = fields.count("n_embd"), fields.count("n_head"), fields.count("n_layer")
+    hidden, heads, layers = fields.count("n_embd"), fields.count("n_head"), fields.layers("n_layer")
     return ModelSpec(
         family="gptj",
         vocab_size=fields.count("vocab_size"),
@@ -86,7 +86,7 @@ def gptj(fields: Fields) -> ModelSpec:
         max_positions=fields.count("n_positions"),
         norm="layer",
         norm_eps=fields.number("layer_norm_epsilon", 1e-5),
-        positions=("rotary",) * layers,
+        positions=every("rotary", layers),
         rotary_dim=fields.count("rotary_dim"),
         rope_pairs="interleaved",
         mlp="plain",
@@ -100,7 +100,7 @@ def gptj(fields: Fields) -> ModelSpec:
 
 def stablelm(fields: Fields) -> ModelSpec:
     hidden, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
-    layers = fields.count("num_hidden_layers")
+    layers = fields.layers()
     return ModelSpec(
         family="stablelm",
         vocab_size=fields.count("vocab_size"),
@@ -112,7 +112,7 @@ def stablelm(fields: Fields) -> ModelSpec:
         intermediate_size=fields.count("intermediate_size"),
         norm="layer",
         norm_eps=fields.number("layer_norm_eps", 1e-5),
-        positions=("rotary",) * layers,
+        positions=every("rotary", layers),
         mlp="gated",
         activation=fields.activation("hidden_act", "silu"),
         tied_head=fields.flag("tie_word_embeddings"),

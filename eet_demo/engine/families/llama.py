@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eet_demo.engine.families.fields import Fields, layer_types, rotary, windows_of
+from eet_demo.engine.families.fields import Fields, every, layer_types, rotary, windows_of
 from eet_demo.engine.families.names import Names
 from eet_demo.engine.spec import ModelSpec, Position
 from eet_demo.errors import CheckpointError
@@ -44,7 +44,7 @@ def common(fields: Fields, **changed: Any) -> dict[str, Any]:
     Rotary is whole: transformers' classes of these families leave out `partial_rotary_factor`.
     """
     hidden, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
-    layers = fields.count("num_hidden_layers")
+    layers = fields.layers()
     head_dim = fields.count("head_dim", max(1, hidden // heads))
     bias = fields.flag("attention_bias")
     turned = rotary(fields, head_dim, changed.pop("default_theta", 10000.0))
@@ -60,7 +60,7 @@ def common(fields: Fields, **changed: Any) -> dict[str, Any]:
         "intermediate_size": fields.count("intermediate_size"),
         "norm": "rms",
         "norm_eps": fields.number("rms_norm_eps"),
-        "positions": ("rotary",) * layers,
+        "positions": every("rotary", layers),
         "mlp": "gated",
         "activation": fields.activation("hidden_act", "silu"),
         "tied_head": fields.flag("tie_word_embeddings"),
@@ -78,7 +78,7 @@ def mistral(fields: Fields) -> ModelSpec:
     """Every layer has the window, where the config names one."""
     fields.refuse(layers_of_several_kinds=fields.has("layer_types"))
     kind = "sliding_attention" if fields.has("sliding_window") else "full_attention"
-    windows = windows_of(fields, [kind] * fields.count("num_hidden_layers"))
+    windows = windows_of(fields, [kind] * fields.layers())
     return ModelSpec(**common(fields, windows=windows, qkv_bias=False, out_bias=False))
 
 
@@ -94,14 +94,14 @@ def _qwen_windows(fields: Fields) -> tuple[int | None, ...]:
     """With `use_sliding_window`, layers from `max_window_layers` on have the window."""
     if not fields.flag("use_sliding_window"):
         return ()
-    layers, full = fields.count("num_hidden_layers"), fields.number("max_window_layers", 28)
+    layers, full = fields.layers(), fields.number("max_window_layers", 28)
     kinds = ["sliding_attention" if i >= full else "full_attention" for i in range(layers)]
     return windows_of(fields, layer_types(fields, layers, kinds))
 
 
 def smollm3(fields: Fields) -> ModelSpec:
     """Layers whose entry of `no_rope_layers` is 0 have no positions; these have the window, where there is one."""
-    layers = fields.count("num_hidden_layers")
+    layers = fields.layers()
     interval = fields.count("no_rope_layer_interval", 4)
     rotated = fields.values.get("no_rope_layers") or [int((i + 1) % interval != 0) for i in range(layers)]
     if not isinstance(rotated, list) or len(rotated) != layers:

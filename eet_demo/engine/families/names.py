@@ -106,11 +106,9 @@ def _up(spec: ModelSpec, names: Names, source: str) -> tuple[Part, ...]:
 
 
 def _norm(spec: ModelSpec, names: Names, target: str, source: str) -> Iterator[Weight]:
-    """A norm that divides by nothing had its weight scaled up to undo a huge eps; that is undone."""
-    factor = spec.norm_eps**-0.5 if spec.norm == "centre" else 1.0
-    part = Part(f"{source}.weight", spec.hidden_size, factor=factor, offset=names.norm_offset)
+    part = Part(f"{source}.weight", spec.hidden_size, offset=names.norm_offset)
     yield Weight(f"{target}.weight", (part,))
-    if spec.norm != "rms":
+    if spec.norm == "layer":
         yield Weight(f"{target}.bias", (Part(f"{source}.bias", spec.hidden_size),))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eet_demo.engine.families.fields import Fields
+from eet_demo.engine.families.fields import Fields, every
 from eet_demo.engine.families.names import Names
 from eet_demo.engine.spec import ModelSpec
 
@@ -25,7 +25,7 @@ LAYER_NORM_EPS = 1e-5
 
 
 def opt(fields: Fields) -> ModelSpec:
-    hidden, heads, layers = (fields.count(name) for name in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
+    hidden, heads, layers = fields.count("hidden_size"), fields.count("num_attention_heads"), fields.layers()
     fields.refuse(
         normalising_a_block_after_its_residual=not fields.flag("do_layer_norm_before", True),
         a_model_without_a_final_norm=fields.flag("_remove_final_layer_norm"),
@@ -45,7 +45,7 @@ def opt(fields: Fields) -> ModelSpec:
         max_positions=fields.count("max_position_embeddings"),
         norm="layer",
         norm_eps=LAYER_NORM_EPS,
-        positions=("learned",) * layers,
+        positions=every("learned", layers),
         mlp="plain",
         activation=fields.activation("activation_function", "relu"),
         tied_head=fields.flag("tie_word_embeddings", True),

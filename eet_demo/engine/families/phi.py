@@ -22,7 +22,7 @@ def phi3(fields: Fields) -> ModelSpec:
     given["partial_rotary_factor"] = fraction
     read = Fields({**fields.values, "rope_scaling": None, "rope_parameters": given}, fields.model_type)
     kind = "sliding_attention" if fields.has("sliding_window") else "full_attention"
-    windows = windows_of(fields, [kind] * fields.count("num_hidden_layers"))
+    windows = windows_of(fields, [kind] * fields.layers())
     whole = Fields({**fields.values, "rope_scaling": None, "rope_parameters": None, "partial_rotary_factor": None},
                    fields.model_type)  # fmt: skip
     turned = rotary(read, fields.count("hidden_size") // fields.count("num_attention_heads"))
