@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any, cast
 
 from eet_demo.engine.blocks import WeightFormat
 from eet_demo.engine.executors import Executor
@@ -45,8 +46,45 @@ def _reference(program: Program, plan: Plan, dtype: str, formats: Formats, optio
 
 
 def _cpu(program: Program, plan: Plan, dtype: str, formats: Formats, options: EngineOptions) -> Executor:
-    return CpuExecutor(program, plan, options)
+    return CpuExecutor(program, plan, options, formats=formats)
 
+
+def _cuda_layout(dtype: str, formats: Formats) -> Layout:
+    from eet_demo.engine.executors.cuda.layout import CudaLayout
+
+    return CudaLayout(cast(Any, dtype), formats)
+
+
+def _cuda(program: Program, plan: Plan, dtype: str, formats: Formats, options: EngineOptions) -> Executor:
+    from eet_demo.engine.executors.cuda.devices import CudaDevice
+
+    return _on_device(program, plan, dtype, formats, options, lambda: CudaDevice(cast(Any, dtype), options))
+
+
+def _sim(program: Program, plan: Plan, dtype: str, formats: Formats, options: EngineOptions) -> Executor:
+    from eet_demo.engine.executors.cuda.devices import SimDevice
+
+    return _on_device(program, plan, dtype, formats, options, lambda: SimDevice(options))
+
+
+def _on_device(
+    program: Program, plan: Plan, dtype: str, formats: Formats, options: EngineOptions, device: Callable[[], Any]
+) -> Executor:
+    """torch and CuPy are imported here, by the worker that needs them, and by no other."""
+    from eet_demo.engine.executors.cuda.executor import CudaExecutor
+    from eet_demo.engine.executors.cuda.layout import CudaLayout
+
+    return CudaExecutor(program, plan, CudaLayout(cast(Any, dtype), formats), formats, options, device)
+
+
+def _cuda_memory() -> int:
+    from eet_demo.engine.executors.cuda.devices import free_memory_bytes
+
+    return free_memory_bytes()
+
+
+CUDA_DTYPES = ("float32", "float16", "bfloat16")
+CUDA_OPTIONS = frozenset({"graph", "prefetch", "split_kv"})
 
 DEVICES = {
     "reference": DeviceKind(
@@ -57,7 +95,21 @@ DEVICES = {
         _reference,
         available_memory_bytes,
     ),
-    "cpu": DeviceKind(("float32",), ("dense",), 256, lambda dtype, formats: CpuLayout(), _cpu, available_memory_bytes),
+    "cpu": DeviceKind(
+        ("float32",),
+        ("dense", "q8_0", "packed"),
+        256,
+        lambda dtype, formats: CpuLayout(formats),
+        _cpu,
+        available_memory_bytes,
+        frozenset({"quantised_activations"}),
+    ),
+    "cuda": DeviceKind(
+        CUDA_DTYPES, ("dense", "q8_0", "packed"), 2048, _cuda_layout, _cuda, _cuda_memory, CUDA_OPTIONS | {"pdl"}
+    ),
+    "sim": DeviceKind(
+        CUDA_DTYPES, ("dense", "q8_0", "packed"), 2048, _cuda_layout, _sim, available_memory_bytes, CUDA_OPTIONS
+    ),
 }
 
 

@@ -1,10 +1,11 @@
 // embed: residual[row] = tokens[id] * scale (+ positions[position]).
 //
-// in:     token ids, positions (rows,) int32; tokens packed in panels (the head's own copy when tied, see matmul.h);
+// in:     token ids, positions (rows,) int32; tokens packed in panels (the head's own copy when tied, see matmul.h and
+//         blocks.h);
 //         positions (max_positions, hidden) float32 row-major.
 // out:    residual (rows, hidden) float32.
 // items:  rows.
-// moves:  64 bytes an element of a row: a token's weights lie 64 bytes apart in its panel.
+// moves:  64 bytes an element of a row: a token's weights lie 64 bytes apart in its panel (quantised, four at a time).
 #pragma once
 
 #include "matmul.h"
@@ -16,11 +17,17 @@ inline void embed(const Model& model, const Op& op, const Step& step, Member& me
   const int64_t hidden = model.hidden_size;
   member.for_each(step.rows, [&](int64_t row) {
     const int64_t id = step.token_ids[row];
-    const float* token = op.weight + id / kPanel * hidden * kPanel + id % kPanel;
+    const uint8_t* panel = op.weight + id / kPanel * panel_bytes(op.format, hidden);
     const float* position = op.positions ? op.positions + step.positions[row] * hidden : nullptr;
     float* out = op.target + row * hidden;
+    if (op.format == kFloat32) {
+      const float* token = reinterpret_cast<const float*>(panel) + id % kPanel;
+      for (int64_t k = 0; k < hidden; ++k) out[k] = token[k * kPanel];
+    } else {
+      dequantise_row(op.format, panel, id % kPanel, hidden, out);
+    }
     for (int64_t k = 0; k < hidden; ++k) {
-      const float value = token[k * kPanel] * op.scale;
+      const float value = out[k] * op.scale;
       out[k] = position ? value + position[k] : value;
     }
   });

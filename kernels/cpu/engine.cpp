@@ -83,6 +83,12 @@ void eet_pack(const float* rows, int64_t count, int64_t depth, const int32_t* de
   eet::pack_rows(rows, count, depth, destinations, panels);
 }
 
+// The same for `count` rows of GGUF blocks.
+void eet_pack_blocks(int format, const uint8_t* raw, int64_t count, int64_t depth, const int32_t* destinations,
+                     uint8_t* panels) {
+  eet::pack_blocks(format, raw, count, depth, destinations, panels);
+}
+
 // Faults in `bytes` bytes of fresh memory, a share each, so that no step pays for it.
 void eet_touch(eet::Engine* engine, volatile char* memory, int64_t bytes) {
   constexpr int64_t kPage = 4096, kBlock = 2 << 20;
@@ -94,22 +100,25 @@ void eet_touch(eet::Engine* engine, volatile char* memory, int64_t bytes) {
   });
 }
 
-// Reads `count` floats the way a decode step reads its weights, as panels times a row of zeros; returns the sum of the
-// products, so that no read is dropped.
-float eet_read(eet::Engine* engine, const float* data, int64_t count) {
-  constexpr int64_t kDepth = 512, kItem = eet::kTileWidth * kDepth;
-  const std::vector<float> zeros(kDepth);
-  std::vector<float> sums(count / kItem);
+// Reads `bytes` bytes the way a decode step reads its weights: each member its share, two streams at a time. Returns a
+// parity of what was read, so that no read is dropped.
+int eet_read(eet::Engine* engine, const uint8_t* data, int64_t bytes) {
+  constexpr int64_t kHalf = 32 << 10, kItem = 2 * kHalf, kStep = sizeof(eet::IntVec);
+  std::vector<int32_t> sums(bytes / kItem);
   engine->team.run([&](eet::Member& member) {
     member.for_each(static_cast<int64_t>(sums.size()), [&](int64_t item) {
-      alignas(64) float out[eet::kTileWidth];
-      const float* panels = data + item * kItem;
-      eet::multiply(1, eet::kTilePanels,
-                    {zeros.data(), kDepth, panels, kItem / 2, eet::kPanel, kDepth, out, eet::kTileWidth, nullptr});
-      sums[item] = std::accumulate(out, out + eet::kTileWidth, 0.0f);
+      eet::IntVec first{}, second{};
+      const uint8_t* from = data + item * kItem;
+#pragma GCC unroll 8
+      for (int64_t at = 0; at < kHalf; at += kStep) {
+        first ^= *reinterpret_cast<const eet::LooseIntVec*>(from + at);
+        second ^= *reinterpret_cast<const eet::LooseIntVec*>(from + kHalf + at);
+      }
+      first ^= second;
+      for (int lane = 0; lane < eet::kLanes; ++lane) sums[item] ^= first[lane];
     });
   });
-  return std::accumulate(sums.begin(), sums.end(), 0.0f);
+  return std::accumulate(sums.begin(), sums.end(), 0, [](int a, int b) { return a ^ b; });
 }
 
 // Sizes and field offsets of Model, Op and Step, in declaration order, for Python's mirror; returns how many there are.
@@ -118,8 +127,8 @@ int eet_record_layout(int32_t* out) {
 #define EET_FIELD(Record, field) static_cast<int32_t>(offsetof(Record, field))
   const int32_t layout[] = {
       sizeof(Model), EET_FIELD(Model, head_dim), EET_FIELD(Model, attention_soft_cap), EET_FIELD(Model, frequencies),
-      sizeof(Op), EET_FIELD(Op, out_features), EET_FIELD(Op, soft_cap), EET_FIELD(Op, positions),
-      EET_FIELD(Op, next_projection), sizeof(Step), EET_FIELD(Step, top_p), EET_FIELD(Step, seed),
+      sizeof(Op), EET_FIELD(Op, out_features), EET_FIELD(Op, pieces), EET_FIELD(Op, soft_cap), EET_FIELD(Op, positions),
+      EET_FIELD(Op, activations), EET_FIELD(Op, next_projection), sizeof(Step), EET_FIELD(Step, top_p), EET_FIELD(Step, seed),
       EET_FIELD(Step, row_caches), EET_FIELD(Step, sampled)};
 #undef EET_FIELD
   if (out) std::memcpy(out, layout, sizeof layout);

@@ -24,14 +24,13 @@
 #include <cstdint>
 #include <utility>
 
+#include "matmul_blocks.h"
 #include "program.h"
 #include "threads.h"
 #include "vector.h"
 
 namespace eet {
 
-constexpr int kPanel = 16;
-constexpr int kPanelVecs = kPanel / kLanes;
 constexpr int kTilePanels = 2;
 constexpr int kTileWidth = kTilePanels * kPanel;
 
@@ -170,38 +169,58 @@ inline int64_t panels_of(const Op& op) {
 inline void look_ahead(const Op& op, int64_t rows, Member& member) {
   if (!op.next_projection || rows > kFewRows) return;
   const Op& next = *op.next_projection;
-  const int64_t item_size = kTilePanels * kPanel * static_cast<int64_t>(next.in_features);
+  const int64_t item_bytes = kTilePanels * panel_bytes(next.format, next.in_features);
   const Range items = member.share(ceil_div(panels_of(next), kTilePanels));
-  const int64_t bytes = std::min<int64_t>(items.size() * item_size * 4, kAheadBytes);
-  member.look_ahead(Ahead(next.weight + items.begin * item_size, bytes));
+  const int64_t bytes = std::min<int64_t>(items.size() * item_bytes, kAheadBytes);
+  member.look_ahead(Ahead(next.weight + items.begin * item_bytes, bytes));
 }
 
-// A phase: x (rows, in_features) times the op's weight; calls done(tile) for every tile.
+// A tile of dense panels; `last` when no panels follow it.
+inline void dense_tile(const Op& op, const float* x, int64_t tiles_before, const Tile& tile, bool last) {
+  const int64_t depth = op.in_features, panel_size = depth * kPanel;
+  const float* b = reinterpret_cast<const float*>(op.weight) + tile.first_panel * panel_size;
+  // The item's tiles bring in the next panels together, each a part of them; a decode step's reads are a stream.
+  const int64_t brought = tiles_before * depth * brought_per_step(tile.rows);
+  const bool more = tile.rows > kFewRows && !last && brought < kTilePanels * panel_size;
+  const float* next = more ? b + kTilePanels * panel_size + brought : nullptr;
+  multiply(tile.rows, tile.panels,
+           {x + tile.first_row * depth, depth, b, panel_size, kPanel, depth, tile.sums, kTileWidth, next});
+}
+
+// A tile of quantised panels.
+inline void block_tile(const Op& op, const Tile& tile) {
+  const int64_t depth = op.in_features, row_bytes = depth / kBlock * activation_bytes(op.pieces);
+  const int64_t panel_stride = panel_bytes(op.format, depth);
+  multiply_blocks(op.format, op.pieces, tile.rows, tile.panels,
+                  {op.activations + tile.first_row * row_bytes, row_bytes, op.weight + tile.first_panel * panel_stride,
+                   panel_stride, depth, tile.sums, kTileWidth});
+}
+
+// A phase: x (rows, in_features) times the op's weight; calls done(tile) for every tile. Where the weight is quantised
+// a phase before it turns x to integers.
 // An item is a block of rows times one tile's width of panels; a member's blocks of the same panels follow each other.
 template <class Done>
 void matmul(const Op& op, const float* x, int64_t rows, Member& member, Done done) {
-  const int64_t depth = op.in_features, panels = panels_of(op), panel_size = depth * kPanel;
+  const int64_t depth = op.in_features, panels = panels_of(op);
   const int64_t blocks = ceil_div(rows, kItemRows);
+  quantise_rows(op, x, rows, member);
   look_ahead(op, rows, member);
-  if (rows <= kFewRows)  // another member has just written it
+  if (op.format == kFloat32 && rows <= kFewRows)  // another member has just written it
     for (int64_t i = 0; i < rows * depth; i += kPanel) __builtin_prefetch(x + i, 0, 3);
   member.for_each(ceil_div(panels, kTilePanels) * blocks, [&](int64_t item) {
     alignas(64) float sums[kTileRows * kTileWidth];
     const Range block = even_part(rows, item % blocks, blocks);
     const int64_t panel = item / blocks * kTilePanels;
     const int width = static_cast<int>(std::min<int64_t>(kTilePanels, panels - panel));
-    const float* b = op.weight + panel * panel_size;
     const int64_t tiles = ceil_div(block.size(), kTileRows);
     for (int64_t t = 0; t < tiles; ++t) {
       const Range part = even_part(block.size(), t, tiles);
-      const int64_t first = block.begin + part.begin;
-      const int count = static_cast<int>(part.size());
-      // The item's tiles bring in the next panels together, each a part of them; a decode step's reads are a stream.
-      const int64_t brought = (item % blocks * tiles + t) * depth * brought_per_step(count);
-      const bool more = count > kFewRows && panel + kTilePanels < panels && brought < kTilePanels * panel_size;
-      const float* next = more ? b + kTilePanels * panel_size + brought : nullptr;
-      multiply(count, width, {x + first * depth, depth, b, panel_size, kPanel, depth, sums, kTileWidth, next});
-      done(Tile{first, panel, count, width, sums});
+      const Tile tile{block.begin + part.begin, panel, static_cast<int>(part.size()), width, sums};
+      if (op.format == kFloat32)
+        dense_tile(op, x, item % blocks * tiles + t, tile, panel + kTilePanels >= panels);
+      else
+        block_tile(op, tile);
+      done(tile);
     }
   });
 }

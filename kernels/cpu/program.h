@@ -11,6 +11,7 @@ namespace eet {
 enum Stem : int32_t { kEmbed, kNormQkv, kAttention, kLinearResidual, kNormMlp, kNormLmHead, kSample };
 enum NormKind : int32_t { kLayerNorm, kRmsNorm };
 enum Activation : int32_t { kGeluTanh, kGeluErf, kSilu, kRelu };
+enum Format : int32_t { kFloat32, kQ80, kQ40, kQ41 };
 
 // What all ops share.
 struct Model {
@@ -29,14 +30,17 @@ struct Op {
   int32_t rotary;            // q and k turn in this layer
   int32_t window;            // slots a row attends to, itself included; 0 is all
   int32_t in_features, out_features;
+  int32_t format;            // of the weight
+  int32_t pieces;            // int8 numbers an activation becomes where the weight is quantised, see activations.h
   float norm_eps, scale, soft_cap;
   const float *norm_weight, *norm_bias;  // (in_features,)
-  const float* weight;       // packed panels, see matmul.h
+  const uint8_t* weight;     // packed panels, see matmul.h and blocks.h
   const float* bias;         // in the packed rows' order, padded as they are
   const float* positions;    // (max_positions, hidden_size) learned positions, row-major
   const float* source;
   float* target;
   float* scratch;
+  uint8_t* activations;      // (rows, in_features / 32) blocks, where the weight is quantised, see activations.h
   float* cache;              // this layer's keys (max_batch, num_kv_heads, ...), its values behind them
   const Op* next_projection; // the next op with a weight, null at the end; filled in by the engine
 };

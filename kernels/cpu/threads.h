@@ -55,7 +55,7 @@ bool spin(Done done, std::chrono::microseconds limit) {
 class Ahead {
  public:
   Ahead() = default;
-  Ahead(const float* from, int64_t bytes) : next_(reinterpret_cast<const char*>(from)), end_(next_ + bytes) {}
+  Ahead(const void* from, int64_t bytes) : next_(static_cast<const char*>(from)), end_(next_ + bytes) {}
 
   // Brings in a little more; false when all is there.
   bool advance() {

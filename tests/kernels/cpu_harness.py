@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eet_demo.engine.checkpoint import RowBlock
+from eet_demo.engine.blocks import BLOCK_BYTES, BLOCK_VALUES, WeightFormat, dequantise
+from eet_demo.engine.checkpoint import POSITIONS, RawBlock, RowBlock
 from eet_demo.engine.executors import Step
 from eet_demo.engine.executors.cpu.executor import CpuExecutor
 from eet_demo.engine.executors.cpu.layout import PANEL, CpuLayout
@@ -69,13 +70,36 @@ def gpt2(hidden: int = 64, heads: int = 4, **fields: Any) -> ModelSpec:
     return llama(hidden, heads, heads, hidden // heads, **(plain | fields))
 
 
-class RandomCheckpoint:
-    """Random weights in the places a checkpoint would have them. Matrices keep sums near 1, vectors are around 1."""
+def random_blocks(rng: np.random.Generator, rows: int, columns: int, format: WeightFormat) -> NDArray[np.uint8]:
+    """Raw blocks of every value a file may hold: any quant, scales of both signs around 1 / sqrt(columns)."""
+    raw = rng.integers(0, 256, (rows, columns // BLOCK_VALUES, BLOCK_BYTES[format]), dtype=np.uint8)
+    scales = rng.normal(0, columns**-0.5 / (60 if format == "q8_0" else 5), raw.shape[:2]).astype(np.float16)
+    raw[..., :2] = scales[..., None].view(np.uint8)
+    if format == "q4_1":
+        minima = (-7.5 * scales + rng.normal(0, columns**-0.5 / 8, scales.shape)).astype(np.float16)
+        raw[..., 2:4] = minima[..., None].view(np.uint8)
+    return raw.reshape(rows, -1)
 
-    def __init__(self, spec: ModelSpec, seed: int) -> None:
+
+class RandomCheckpoint:
+    """Random weights in the places a checkpoint would have them. Matrices keep sums near 1, vectors are around 1.
+
+    Matrices are stored in `format` where their columns fill its blocks.
+    """
+
+    def __init__(self, spec: ModelSpec, seed: int, format: WeightFormat = "dense") -> None:
         rng = np.random.default_rng(seed)
         self._parts: dict[str, list[Array]] = {}
+        self._raw: dict[str, list[Array]] = {}
+        self.formats: dict[str, WeightFormat] = {}
         for weight in weights_of(spec):
+            fits = weight.is_matrix and weight.columns % BLOCK_VALUES == 0 and weight.name != POSITIONS
+            self.formats[weight.name] = format if fits else "dense"
+            if self.formats[weight.name] != "dense":
+                raw = [random_blocks(rng, part.rows, weight.columns, format) for part in weight.parts]
+                self._raw[weight.name] = raw
+                self._parts[weight.name] = [dequantise(rows, format) for rows in raw]
+                continue
             shapes = [(part.rows, weight.columns) if weight.is_matrix else (part.rows,) for part in weight.parts]
             spread, centre = (weight.columns**-0.5, 0.0) if weight.is_matrix else (0.2, 1.0)
             self._parts[weight.name] = [rng.normal(centre, spread, shape).astype(np.float32) for shape in shapes]
@@ -88,6 +112,11 @@ class RandomCheckpoint:
             for start in range(0, len(part), BLOCK_ROWS):
                 yield RowBlock(index, start, part[start : start + BLOCK_ROWS])
 
+    def raw_blocks(self, weight: Weight) -> Iterator[RawBlock]:
+        for index, part in enumerate(self._raw[weight.name]):
+            for start in range(0, len(part), BLOCK_ROWS):
+                yield RawBlock(index, start, part[start : start + BLOCK_ROWS])
+
     def canonical(self, weight: Weight) -> Array:
         """The weight as the reference holds it: parts one after the other, or gate and up rows alternating."""
         parts = self._parts[weight.name]
@@ -97,12 +126,23 @@ class RandomCheckpoint:
 class Rig:
     """One random model on the CPU executor, in debug mode: memory is poisoned and guarded."""
 
-    def __init__(self, spec: ModelSpec, limits: Limits, threads: int, seed: int = 0, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        limits: Limits,
+        threads: int,
+        seed: int = 0,
+        flags: Sequence[str] = (),
+        format: WeightFormat = "dense",
+        quantised_activations: bool = False,
+    ) -> None:
         self.spec, self.limits = spec, limits
         self.program = build_program(spec)
-        self.plan = plan = plan_memory(self.program, CpuLayout(), limits, guard_bytes=64)
-        self.executor = CpuExecutor(self.program, plan, EngineOptions(threads=threads, debug=True), flags=flags)
-        self.checkpoint = checkpoint = RandomCheckpoint(spec, seed)
+        self.checkpoint = checkpoint = RandomCheckpoint(spec, seed, format)
+        formats = checkpoint.formats
+        self.plan = plan = plan_memory(self.program, CpuLayout(formats), limits, guard_bytes=64)
+        options = EngineOptions(threads=threads, debug=True, quantised_activations=quantised_activations)
+        self.executor = CpuExecutor(self.program, plan, options, flags=flags, formats=formats)
         self.executor.load(checkpoint)  # type: ignore[arg-type]
         self._weights = {weight.name: checkpoint.canonical(weight) for weight in weights_of(spec)}
 
@@ -142,10 +182,10 @@ class Rig:
 
 @contextmanager
 def rig(
-    spec: ModelSpec, threads: int, rows: int = 256, batch: int = 4, context: int = 256, seed: int = 0
+    spec: ModelSpec, threads: int, rows: int = 256, batch: int = 4, context: int = 256, seed: int = 0, **stored: Any
 ) -> Iterator[Rig]:
-    """A rig for passes of at most `rows` rows, closed at the end."""
-    loaded = Rig(spec, Limits(batch, context, rows), threads, seed)
+    """A rig for passes of at most `rows` rows, closed at the end; `stored` as Rig's format and activations."""
+    loaded = Rig(spec, Limits(batch, context, rows), threads, seed, **stored)
     try:
         yield loaded
     finally:

@@ -76,3 +76,18 @@ def test_plan_is_what_the_process_grows_by(model_dir: Path) -> None:
         grown = process.memory_info().rss - before
         assert grown <= engine.memory.total_bytes + (100 << 20)
         assert grown >= engine.memory.weights_bytes
+
+
+@pytest.mark.parametrize("context", [96, 520])
+def test_packed_weights_write_the_same_tokens(model_dir: Path, engine: Engine, context: int) -> None:
+    """The GGUF's own 4-bit and 8-bit blocks hold exactly the numbers of the float32 folder, and nothing is rounded."""
+    if not list(model_dir.glob("*.gguf")):
+        pytest.skip("the model's folder has no .gguf file")
+    prompts = prompts_of(model_dir, context, 1)
+    with Engine.from_pretrained(model_dir, "cpu", weights="packed", max_batch=1, max_context=640) as packed:
+        assert packed.memory.weights_bytes * 5 < engine.memory.weights_bytes
+        assert packed.generate(prompts, NEW_TOKENS).token_ids == engine.generate(prompts, NEW_TOKENS).token_ids
+        got = np.concatenate([logits for _, _, logits in packed.logits(prompts)])
+    exact = np.concatenate([logits for _, _, logits in engine.logits(prompts)])
+    assert np.abs(got - exact).max() < 1e-3
+    assert np.abs(got - exact).max() > 0  # two computations, not one

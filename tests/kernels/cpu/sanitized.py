@@ -13,14 +13,22 @@ import threading
 import numpy as np
 from cpu_harness import Rig, gpt2, llama, step_of
 
+from eet_demo.engine.blocks import WeightFormat
 from eet_demo.engine.plan import Limits
 from eet_demo.records import Sampling
 
 SPECS = {
     "llama": llama(72, 3, 1, 24, intermediate_size=88, vocab_size=331),
     "window": llama(windows=(9,), attention_soft_cap=3.0, tied_head=False),
+    "blocks": llama(96, 3, 1, 32, intermediate_size=160, vocab_size=331),
     "gpt2": gpt2(56, 7, intermediate_size=72, activation="gelu_erf"),
 }
+FORMATS: dict[str, tuple[tuple[WeightFormat, bool], ...]] = {
+    "window": (("dense", False), ("q8_0", False), ("q4_0", True)),
+    "blocks": (("q4_1", False), ("q8_0", True)),
+}
+"""Weights and whether activations are quantised; dense where nothing is said."""
+
 SAMPLINGS = (Sampling(), Sampling(1.0, seed=5), Sampling(0.9, top_k=20, seed=5), Sampling(1.1, top_p=0.8, seed=5))
 CONTEXT = 75
 """No multiple of 16: the last tile of keys is narrow."""
@@ -73,8 +81,10 @@ def main() -> None:
     what, *flags = sys.argv[1:]
     address_sanitizer = any("address" in flag for flag in flags)
     for threads in (1, 3):
-        for spec in SPECS.values():
-            rig = Rig(spec, Limits(max_batch=3, max_context=CONTEXT, prefill_chunk=64), threads, flags=flags)
+        cases = [(name, *stored) for name in SPECS for stored in FORMATS.get(name, (("dense", False),))]
+        for name, format, quantised in cases:
+            limits = Limits(max_batch=3, max_context=CONTEXT, prefill_chunk=64)
+            rig = Rig(SPECS[name], limits, threads, flags=flags, format=format, quantised_activations=quantised)
             if address_sanitizer:
                 mark(rig, poisoned=True)
             if what == "broken":

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from cpu_harness import Rig, assert_accurate, gpt2, llama, step_of
 
+from eet_demo.engine.blocks import WeightFormat
 from eet_demo.engine.executors import Executor
 from eet_demo.engine.executors.reference_executor import ReferenceExecutor, ReferenceLayout
 from eet_demo.engine.plan import Limits, plan_memory
@@ -17,6 +18,7 @@ SPECS = {
     "llama": llama(80, 5, 1, 24, intermediate_size=88, vocab_size=1009),
     "gpt2": gpt2(72, 9, intermediate_size=136),
     "window": llama(windows=(9,), attention_soft_cap=3.0),
+    "blocks": llama(96, 3, 1, 32, intermediate_size=160, vocab_size=1009),
 }
 LIMITS = Limits(max_batch=3, max_context=75, prefill_chunk=64)
 
@@ -25,8 +27,20 @@ def builds() -> dict[str, list[str]]:
     """Flags after -march=native, which they override."""
     if platform.machine() != "x86_64":
         return {"native": []}
-    has = {"portable": True, "avx": "avx" in cpu_features(), "avx2": {"avx2", "fma"} <= cpu_features()}
-    arch = {"portable": "x86-64", "avx": "sandybridge", "avx2": "haswell"}
+    has = {
+        "portable": True,
+        "avx": "avx" in cpu_features(),
+        "avx2": {"avx2", "fma"} <= cpu_features(),
+        "avx512": {"avx512bw", "avx512vl"} <= cpu_features(),
+        "avx-vnni": "avx_vnni" in cpu_features(),
+    }
+    arch = {
+        "portable": "x86-64",
+        "avx": "sandybridge",
+        "avx2": "haswell",
+        "avx512": "skylake-avx512",
+        "avx-vnni": "alderlake",
+    }
     return {"native": []} | {name: [f"-march={arch[name]}"] for name in arch if has[name]}
 
 
@@ -41,18 +55,23 @@ def logits_of(executor: Executor, vocab_size: int) -> np.ndarray:
 
 
 def reference_logits(rig: Rig, dtype: str) -> np.ndarray:
-    executor = ReferenceExecutor(rig.program, plan_memory(rig.program, ReferenceLayout(dtype), LIMITS), dtype)
+    plan = plan_memory(rig.program, ReferenceLayout(dtype), LIMITS)
+    executor = ReferenceExecutor(rig.program, plan, dtype, formats=rig.checkpoint.formats)
     executor.load(rig.checkpoint)  # type: ignore[arg-type]
     return logits_of(executor, rig.spec.vocab_size)
 
 
-@pytest.mark.parametrize("name", list(SPECS))
 @pytest.mark.parametrize("build", list(builds()))
-def test_build_agrees_with_the_reference(name: str, build: str) -> None:
-    rig = Rig(SPECS[name], LIMITS, threads=2, flags=builds()[build])
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [*((name, "dense") for name in SPECS if name != "blocks"), *(("blocks", f) for f in ("q8_0", "q4_0", "q4_1"))],
+)
+def test_build_agrees_with_the_reference(name: str, build: str, format: WeightFormat) -> None:
+    """Quantised weights against the reference's dequantised ones: float32's accuracy, whatever the instructions."""
+    rig = Rig(SPECS[name], LIMITS, threads=2, flags=builds()[build], format=format)
     try:
         got = logits_of(rig.executor, rig.spec.vocab_size)
     finally:
         rig.executor.close()
     exact, numpy32 = reference_logits(rig, "float64"), reference_logits(rig, "float32")
-    assert_accurate(got, exact, numpy32, np.abs(exact).max() * 10, name=name, build=build)
+    assert_accurate(got, exact, numpy32, np.abs(exact).max() * 10, name=name, build=build, format=format)

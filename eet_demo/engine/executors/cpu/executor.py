@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eet_demo.engine import program as p
-from eet_demo.engine.checkpoint import Checkpoint
+from eet_demo.engine.blocks import WeightFormat, row_bytes
+from eet_demo.engine.checkpoint import POSITIONS, Checkpoint
 from eet_demo.engine.executors import Float32, Int32, Step
 from eet_demo.engine.executors.cpu import records
 from eet_demo.engine.executors.cpu.compiler import DEFAULT_CACHE, library
@@ -41,8 +43,9 @@ class CpuExecutor:
         options: EngineOptions,
         cache: Path = DEFAULT_CACHE,
         flags: Sequence[str] = (),
+        formats: Mapping[str, WeightFormat] = MappingProxyType({}),
     ) -> None:
-        """Compiles at first use, with `flags` beside the usual ones (a sanitizer's, say).
+        """Compiles at first use, with `flags` beside the usual ones (a sanitizer's, say); `formats` as in CpuLayout.
 
         Raises:
             UnsupportedError: a feature of the model the executor lacks, or a thread count it cannot serve.
@@ -52,12 +55,14 @@ class CpuExecutor:
         self.threads = _threads(options)
         self._program, self._plan, self._spec = program, plan, program.spec
         self._debug = options.debug
+        self._layout = CpuLayout(formats)
+        pieces = _pieces(options, formats)
         self._library = records.open_library(library(cache, flags))
         self._arena = HostArena(plan, options.debug)
         self._base = self._arena.bytes.ctypes.data
-        self._frequencies = self._spec.rotary_frequencies()
+        self._frequencies = self._spec.rotary_frequencies(plan.limits.max_context)
         model = lower_model(self._spec, plan, self._frequencies.ctypes.data)
-        ops = Lowering(program, plan, self._base).ops()
+        ops = Lowering(program, plan, self._layout, self._base, pieces).ops()
         self._engine = self._library.eet_create(model, (records.Op * len(ops))(*ops), len(ops), self.threads)
         if not self._engine:
             raise UnsupportedError(f"{self.threads} threads cannot be started on this machine; ask for fewer")
@@ -131,7 +136,7 @@ class CpuExecutor:
         best = float("inf")
         for _ in range(BANDWIDTH_PASSES):
             start = time.perf_counter()
-            self._library.eet_read(self._engine, self._base, size // 4)
+            self._library.eet_read(self._engine, self._base, size)
             best = min(best, time.perf_counter() - start)
         return size / best / 1e9
 
@@ -142,8 +147,11 @@ class CpuExecutor:
         self._arena.close()
 
     def _load_weight(self, checkpoint: Checkpoint, weight: Weight) -> None:
+        if (format := self._layout.format_of(weight.name)) != "dense":
+            self._load_blocks(checkpoint, weight, format)
+            return
         target = self._arena.view(weight.name, np.float32)
-        if weight.name == "embed.positions":
+        if weight.name == POSITIONS:
             for block in checkpoint.blocks(weight):
                 start = block.start * weight.columns
                 target[start : start + block.values.size] = block.values.ravel()
@@ -160,6 +168,28 @@ class CpuExecutor:
                 )
             else:
                 target[rows] = values
+
+    def _load_blocks(self, checkpoint: Checkpoint, weight: Weight, format: WeightFormat) -> None:
+        target = self._arena.view(weight.name, np.uint8)
+        if target.size != weight.rows * row_bytes(format, weight.columns):
+            target[:] = 0  # the rows that pad
+        places, code = destinations(self._spec, weight), records.FORMATS.index(format)
+        for block in checkpoint.raw_blocks(weight):
+            raw = np.ascontiguousarray(block.raw)
+            rows: NDArray[np.int32] = places[block.part][block.start : block.start + len(raw)]
+            self._library.eet_pack_blocks(
+                code, raw.ctypes.data, len(raw), weight.columns, rows.ctypes.data, target.ctypes.data
+            )
+
+
+def _pieces(options: EngineOptions, formats: Mapping[str, WeightFormat]) -> int:
+    """Bytes an activation becomes where the weight is quantised: 1 rounds it to 8 bits, 3 keep what float32 holds."""
+    if options.quantised_activations and all(format == "dense" for format in formats.values()):
+        raise UnsupportedError(
+            "quantised_activations rounds what is multiplied with quantised weights, and these weights are dense; "
+            "choose weights 'q8_0' or 'packed', or leave the option off"
+        )
+    return 1 if options.quantised_activations else 3
 
 
 def _threads(options: EngineOptions) -> int:

@@ -1,17 +1,21 @@
 """What the CPU executor stores where: packed panels for every matrix, and the scratch of each op. Needs no compiler.
 
 Numbers of this file that end in the C++ too: PANEL (kPanel of matmul.h), CHUNK and PARTIAL_HEAD (attention.h),
-SHARED_BYTES (sizeof(Shared) of sample.h).
+SHARED_BYTES (sizeof(Shared) of sample.h), ACTIVATION_BLOCK_BYTES (sizeof(Activations<3>) of activations.h).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eet_demo.engine import program as p
+from eet_demo.engine.blocks import BLOCK_VALUES, WeightFormat, row_bytes
+from eet_demo.engine.checkpoint import POSITIONS
 from eet_demo.engine.plan import Limits
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.engine.weights import Weight
@@ -21,8 +25,7 @@ CHUNK = 64
 PARTIAL_HEAD = 16
 SHARED_BYTES = 16 * (8 + 1024 * (8 + 4) + 8) + 3 * 8
 FLOAT = 4
-POSITIONS = "embed.positions"
-"""The one matrix that is only a table of rows."""
+ACTIVATION_BLOCK_BYTES = 112
 
 
 def padded(rows: int) -> int:
@@ -31,32 +34,55 @@ def padded(rows: int) -> int:
 
 
 class CpuLayout:
-    """float32 everywhere."""
+    """float32 activations and cache; weights as `formats` says, dense (float32) where it says nothing."""
 
     activation_bytes = FLOAT
     kv_bytes = FLOAT
 
+    def __init__(self, formats: Mapping[str, WeightFormat] = MappingProxyType({})) -> None:
+        self.formats = formats
+
+    def format_of(self, weight: str) -> WeightFormat:
+        return self.formats.get(weight, "dense")
+
     def weight_bytes(self, weight: Weight) -> int:
         if weight.name == POSITIONS:
             return FLOAT * weight.rows * weight.columns
+        if (format := self.format_of(weight.name)) != "dense":
+            return packed_rows(weight) * row_bytes(format, weight.columns)
         return FLOAT * packed_rows(weight) * max(1, weight.columns)
 
     def scratch_bytes(self, op: p.Op, limits: Limits) -> int:
+        """What an op works in, then its input rows as integers where its weight is quantised."""
+        floats = self.float_scratch_bytes(op, limits)
+        linear = op.linear
+        if linear is None or self.format_of(linear.weight) == "dense":
+            return floats
+        rows = limits.logit_rows if isinstance(op, p.NormLmHead) else limits.rows
+        return floats + rows * linear.in_features // BLOCK_VALUES * ACTIVATION_BLOCK_BYTES
+
+    def float_scratch_bytes(self, op: p.Op, limits: Limits) -> int:
+        """A multiple of 64."""
         if isinstance(op, p.NormQkv):
-            return FLOAT * limits.rows * (op.qkv.in_features + 2 * op.spec.head_dim)
+            return _lines(FLOAT * limits.rows * (op.qkv.in_features + 2 * op.spec.head_dim))
         if isinstance(op, p.Attention):
             chunks = -(-limits.max_context // CHUNK)
-            return FLOAT * limits.max_batch * op.spec.num_heads * chunks * (op.spec.head_dim + PARTIAL_HEAD)
+            return _lines(FLOAT * limits.max_batch * op.spec.num_heads * chunks * (op.spec.head_dim + PARTIAL_HEAD))
         if isinstance(op, p.NormMlp):
-            return FLOAT * limits.rows * op.up.in_features
+            return _lines(FLOAT * limits.rows * op.up.in_features)
         if isinstance(op, p.NormLmHead):
-            return FLOAT * limits.logit_rows * op.head.in_features
+            return _lines(FLOAT * limits.logit_rows * op.head.in_features)
         if isinstance(op, p.Sample):
-            return SHARED_BYTES + 8 * op.vocab_size
+            return _lines(SHARED_BYTES + 8 * op.vocab_size)
         return 0
 
     def state_bytes(self, program: p.Program, limits: Limits) -> int:
         return 0
+
+
+def _lines(size: int) -> int:
+    """Bytes rounded up to whole cache lines."""
+    return -(-size // 64) * 64
 
 
 def packed_rows(weight: Weight) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eet_demo.engine import program as p
 from eet_demo.engine.executors.cpu import records
+from eet_demo.engine.executors.cpu.layout import CpuLayout
 from eet_demo.engine.plan import Plan
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.errors import UnsupportedError
@@ -17,6 +18,7 @@ def check_supported(spec: ModelSpec) -> None:
         "ALiBi positions": "alibi" in spec.positions,
         "a normalised embedding": spec.embedding_norm,
         "a bias of the head": spec.head_bias,
+        "rotary bases of their own for layers with a window": spec.local_rope_theta is not None,
     }
     for feature, used in lacking.items():
         if used:
@@ -41,10 +43,10 @@ def lower_model(spec: ModelSpec, plan: Plan, frequencies: int) -> records.Model:
 
 
 class Lowering:
-    """Turns ops into records, given where the arena starts."""
+    """Turns ops into records, given where the arena starts, and how many bytes an activation becomes (program.h)."""
 
-    def __init__(self, program: p.Program, plan: Plan, base: int) -> None:
-        self._program, self._plan, self._base = program, plan, base
+    def __init__(self, program: p.Program, plan: Plan, layout: CpuLayout, base: int, pieces: int) -> None:
+        self._program, self._plan, self._layout, self._base, self._pieces = program, plan, layout, base, pieces
 
     def ops(self) -> list[records.Op]:
         return [self._lower(op) for op in self._program.ops]
@@ -53,8 +55,14 @@ class Lowering:
         record: records.Op = getattr(self, f"_{op.stem}")(op)
         record.stem = records.STEMS.index(op.stem)
         scratch = f"scratch.{op.name}"
-        record.scratch = self._address(scratch) if scratch in self._plan.blocks else None
+        if scratch in self._plan.blocks:
+            start = self._base + self._plan.blocks[scratch].offset
+            record.scratch = start
+            record.activations = start + self._layout.float_scratch_bytes(op, self._plan.limits)
         return record
+
+    def _format(self, weight: str) -> int:
+        return records.FORMATS.index(self._layout.format_of(weight))
 
     def _address(self, name: str | None) -> int | None:
         """Address of a block; null for no name."""
@@ -72,6 +80,8 @@ class Lowering:
             bias=self._address(linear.bias),
             in_features=linear.in_features,
             out_features=linear.out_features,
+            format=self._format(linear.weight),
+            pieces=self._pieces,
             **fields,
         )
 
@@ -83,6 +93,7 @@ class Lowering:
     def _embed(self, op: p.Embed) -> records.Op:
         return records.Op(
             weight=self._address(op.tokens),
+            format=self._format(op.tokens),
             positions=self._address(op.positions),
             scale=op.scale,
             target=self._address(p.RESIDUAL),

@@ -6,10 +6,12 @@ import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int32, c_int64, c_uint64, c_void_p
 from pathlib import Path
 
+from eet_demo.engine.blocks import WeightFormat
 from eet_demo.errors import KernelCompileError
 
 STEMS = ("embed", "norm_qkv", "attention", "linear_residual", "norm_mlp", "norm_lm_head", "sample")
 NORMS = ("layer", "rms")
+FORMATS: tuple[WeightFormat, ...] = ("dense", "q8_0", "q4_0", "q4_1")
 ACTIVATIONS = ("gelu_tanh", "gelu_erf", "silu", "relu")
 MAX_THREADS = 64
 """More than any machine this is meant for; a typing error in a thread count should not start thousands."""
@@ -31,10 +33,10 @@ class Op(Structure):
 
     _fields_ = (
         *((name, c_int32) for name in ("stem", "norm_kind", "activation", "gated", "rotary", "window")),
-        *((name, c_int32) for name in ("in_features", "out_features")),
+        *((name, c_int32) for name in ("in_features", "out_features", "format", "pieces")),
         *((name, c_float) for name in ("norm_eps", "scale", "soft_cap")),
         *((name, c_void_p) for name in ("norm_weight", "norm_bias", "weight", "bias", "positions")),
-        *((name, c_void_p) for name in ("source", "target", "scratch", "cache", "next_projection")),
+        *((name, c_void_p) for name in ("source", "target", "scratch", "activations", "cache", "next_projection")),
     )
 
 
@@ -66,8 +68,9 @@ def open_library(path: Path) -> ctypes.CDLL:
         "eet_destroy": (None, c_void_p),
         "eet_run": (None, c_void_p, POINTER(Step), c_int, c_int),
         "eet_pack": (None, c_void_p, c_int64, c_int64, c_void_p, c_void_p),
+        "eet_pack_blocks": (None, c_int, c_void_p, c_int64, c_int64, c_void_p, c_void_p),
         "eet_touch": (None, c_void_p, c_void_p, c_int64),
-        "eet_read": (c_float, c_void_p, c_void_p, c_int64),
+        "eet_read": (c_int, c_void_p, c_void_p, c_int64),
         "eet_record_layout": (c_int, POINTER(c_int32)),
     }
     for name, (result, *arguments) in signatures.items():
@@ -80,7 +83,7 @@ def open_library(path: Path) -> ctypes.CDLL:
 def _check_layout(library: ctypes.CDLL) -> None:
     fields = (
         (Model, ("head_dim", "attention_soft_cap", "frequencies")),
-        (Op, ("out_features", "soft_cap", "positions", "next_projection")),
+        (Op, ("out_features", "pieces", "soft_cap", "positions", "activations", "next_projection")),
         (Step, ("top_p", "seed", "row_caches", "sampled")),
     )
     ours: list[int] = []
