@@ -50,11 +50,11 @@ class RandomCheckpoint(Checkpoint):
 
 
 def draw(generator: np.random.Generator, weight: Weight, rows: int, columns: int) -> NDArray[np.float32]:
-    """float32 (rows, columns): normal around `centre(weight)`."""
+    """float32 (rows, columns): normal around 1 for a norm's weight, else around 0."""
     noise = generator.standard_normal((rows, columns), np.float32) * np.float32(STANDARD_DEVIATION)
-    return noise + np.float32(centre(weight))
+    return noise + np.float32(is_norm_weight(weight))
 
 
-def centre(weight: Weight) -> float:
-    """1 for a vector that multiplies normalised values, else 0."""
-    return float(not weight.is_matrix and weight.name.endswith(".weight"))
+def is_norm_weight(weight: Weight) -> bool:
+    """Whether the weight multiplies normalised values."""
+    return not weight.is_matrix and weight.name.endswith(".weight")

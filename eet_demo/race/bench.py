@@ -110,7 +110,7 @@ class Bench:
         if not self._keep_workers:
             self._resources.pool.retain([lane.options for lane in self._lanes])
         yield from at_once(lane.start_process() for lane in self._lanes)
-        residency = decide(self._lanes, self._resources.available_bytes())
+        residency = decide(self._lanes, self._resources.available_on(self._settings.device))
         self._notes += residency.notes
         for error in residency.refused.values():
             raise error

@@ -73,8 +73,10 @@ class Lane:
 
     @property
     def held_bytes(self) -> int:
-        """Resident bytes that the worker has taken beyond its bare process."""
+        """Bytes that the worker has taken beyond its bare process where it runs: on the GPU, or resident on a host."""
         sample = self._memory.sample() if self._memory is not None else {}
+        if self.options.device == "cuda":
+            return sample.get("device_process", 0)
         return max(0, sample.get("process", 0) - (self.base_bytes or 0))
 
     @property

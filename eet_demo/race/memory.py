@@ -81,7 +81,7 @@ class GpuMemory:
     """
 
     def __init__(self) -> None:
-        nvml = _nvml()
+        nvml = nvml_library()
         if nvml is None:
             raise OSError("no NVIDIA driver answers NVML on this machine; GPU memory cannot be sampled")
         self._nvml = nvml
@@ -89,7 +89,10 @@ class GpuMemory:
 
     @staticmethod
     def available() -> bool:
-        return _nvml() is not None
+        return nvml_library() is not None
+
+    def free_bytes(self) -> int:
+        return int(self._nvml.nvmlDeviceGetMemoryInfo(self._device).free)
 
     def sample(self, pid: int) -> Mapping[str, int]:
         """`device_process` (NVML's bytes of `pid`) and `device_total` (used on the whole device)."""
@@ -98,7 +101,7 @@ class GpuMemory:
         return {"device_process": used, "device_total": int(self._nvml.nvmlDeviceGetMemoryInfo(self._device).used)}
 
 
-def _nvml() -> ModuleType | None:
+def nvml_library() -> ModuleType | None:
     """pynvml, initialised; None where the package or the driver is missing."""
     try:
         nvml = importlib.import_module("pynvml")

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from eet_demo import catalog, hardware
 from eet_demo.race.inputs import RaceModel, check_settings, open_model, prompt_ids
+from eet_demo.race.memory import GpuMemory
 from eet_demo.race.pool import WorkerPool
 from eet_demo.race.software import software_versions
 from eet_demo.race.stock_dtypes import StockDtypes
@@ -101,6 +102,12 @@ class RaceResources:
         folder = catalog.local_folder(settings.model, self.models_dir)
         if folder is not None:
             prompt_ids(settings, self.model(folder))
+
+    def available_on(self, device: str) -> int:
+        """Bytes that a race's sides may take now where they run: on the GPU for `cuda`, else on the host."""
+        if device == "cuda" and GpuMemory.available():
+            return GpuMemory().free_bytes()
+        return self.available_bytes()
 
     def model(self, folder: Path) -> RaceModel:
         """The opened model of a folder; its tokenizer is read once. Raises EetError for a folder that is no model."""

@@ -128,7 +128,7 @@ class Race:
         return side_options(name, self._settings, model, resources.threads)
 
     def _decide(self) -> Residency:
-        residency = decide(self._lanes, self._resources.available_bytes())
+        residency = decide(self._lanes, self._resources.available_on(self._settings.device))
         self._notes += residency.notes
         for index, error in residency.refused.items():
             self._lanes[index].fail(error)
