@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from eet_demo.errors import RequestError
+from eet_demo.errors import NumericsError, RequestError
 from eet_demo.records import Sampling
 
 PHILOX_ROUNDS = 10
@@ -84,3 +84,17 @@ def sample(logits: NDArray[np.float32], sampling: Sampling, step: int, row: int)
         order = order[before < sampling.top_p * mass.sum()]
     candidates = np.sort(order)
     return int(candidates[np.argmax(scaled[candidates] + gumbel(candidates, step, row, sampling.seed))])
+
+
+def check_drawn(token_ids: NDArray[np.int32], rows: NDArray[np.int32]) -> NDArray[np.int32]:
+    """`token_ids` as they are, one for each of the request's `rows`.
+
+    Raises:
+        NumericsError: one of them is NOT_FINITE; names its row.
+    """
+    if (token_ids == NOT_FINITE).any():
+        row = int(rows[np.argmax(token_ids == NOT_FINITE)])
+        raise NumericsError(
+            f"the logits of row {row} are NaN or infinite, so no token was drawn; debug=on names the op that made them"
+        )
+    return token_ids

@@ -4,7 +4,7 @@
 // Gumbel-max, argmax(z + g), g = -log(-log(u)), u from Philox4x32-10 with counter (id, step, row, 0), key = seed.
 //
 // in:      logits (wanted, vocab_size) float32.
-// out:     sampled (wanted,) int32.
+// out:     sampled (wanted,) int32; kNotFinite where the best logit is NaN or infinite.
 // items:   kSlices ranges of ids, one row after the other. top-k and top-p need a ranking, but only of the best:
 //          candidates are counted (and their probability summed) in bins of distance from the maximum; those in the
 //          bins that are needed are collected in order of id, then sorted.
@@ -38,11 +38,14 @@ struct Candidate {
   }
 };
 
+constexpr int32_t kNotFinite = -2;  // instead of a token, see sampling.py
+
 constexpr Candidate kNoCandidate{-std::numeric_limits<float>::infinity(), std::numeric_limits<int32_t>::max()};
 
 // What the slices of one row leave for each other.
 struct Shared {
-  Candidate best[kSlices];
+  Candidate best[kSlices];   // by logit
+  Candidate drawn[kSlices];  // by value + noise
   double mass[kSlices][kBins];
   int32_t count[kSlices][kBins];
   int64_t offset[kSlices];  // where a slice's collected candidates start
@@ -168,6 +171,11 @@ inline Candidate winner(const Candidate* best) {
   return first;
 }
 
+// The row's best logit is a number, so what was drawn is worth something.
+inline bool finite(const Shared& shared, float temperature) {
+  return std::isfinite(winner(shared.best).value / (temperature > 0.0f ? temperature : 1.0f));
+}
+
 // Counts the slice's candidates by distance from the row's highest value.
 inline void fill_bins(const Row& row, const Step& step, int64_t slice, float highest, Shared* shared) {
   double* mass = shared->mass[slice];
@@ -219,7 +227,8 @@ inline void draw_ranked(const Row& row, const Step& step, int64_t index, Member&
   });
   member.for_each(1, [&](int64_t) {
     const int64_t count = cut(list, shared->collected, keep, step, shared->total);
-    step.sampled[index] = best_draw(count, step, index, [&](int64_t i) { return list[i]; }).id;
+    const Candidate drawn = best_draw(count, step, index, [&](int64_t i) { return list[i]; });
+    step.sampled[index] = finite(*shared, step.temperature) ? drawn.id : kNotFinite;
   });
 }
 
@@ -234,11 +243,14 @@ inline void sample(const Op& op, const Step& step, Member& member) {
     }
     member.for_each(kSlices, [&](int64_t slice) {
       const Range ids = row.slice(slice);
-      shared->best[slice] = step.temperature == 0.0f
-                                ? best_logit(row.logits, ids)
-                                : best_draw(ids.size(), step, index, [&](int64_t i) { return row.at(ids.begin + i); });
+      shared->best[slice] = best_logit(row.logits, ids);
+      if (step.temperature > 0.0f)
+        shared->drawn[slice] = best_draw(ids.size(), step, index, [&](int64_t i) { return row.at(ids.begin + i); });
     });
-    member.for_each(1, [&](int64_t) { step.sampled[index] = winner(shared->best).id; });
+    member.for_each(1, [&](int64_t) {
+      const Candidate chosen = winner(step.temperature > 0.0f ? shared->drawn : shared->best);
+      step.sampled[index] = finite(*shared, step.temperature) ? chosen.id : kNotFinite;
+    });
   }
 }
 

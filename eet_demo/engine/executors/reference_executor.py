@@ -17,7 +17,7 @@ from eet_demo.engine.executors import Float32, Int32, Step, reference
 from eet_demo.engine.executors.host_arena import HostArena
 from eet_demo.engine.passes import decode_on_host
 from eet_demo.engine.plan import Limits, Plan
-from eet_demo.engine.sampling import sample
+from eet_demo.engine.sampling import check_drawn, sample
 from eet_demo.engine.weights import Weight, weights_of
 
 Array = NDArray[Any]
@@ -99,7 +99,7 @@ class ReferenceExecutor:
         ]
         if self._debug:
             self._arena.check_guards()
-        return np.array(tokens, np.int32)
+        return check_drawn(np.array(tokens, np.int32), step.sample_rows)
 
     def decode(self, step: Step, count: int, stop: frozenset[int]) -> Generator[tuple[Int32, int]]:
         return decode_on_host(self.run, step, count, stop)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cpu_harness import Rig, gpt2, int32, llama, rig, step_of
+from cpu_harness import RandomCheckpoint, Rig, gpt2, int32, llama, rig, step_of
 
 from eet_demo.engine.executors import Step
 from eet_demo.engine.executors.cpu.executor import CpuExecutor
@@ -15,7 +15,7 @@ from eet_demo.engine.executors.cpu.layout import CpuLayout
 from eet_demo.engine.plan import Limits, plan_memory
 from eet_demo.engine.program import build_program
 from eet_demo.engine.spec import ModelSpec
-from eet_demo.errors import UnsupportedError
+from eet_demo.errors import NumericsError, UnsupportedError
 from eet_demo.records import EngineOptions
 
 LIMITS = Limits(max_batch=2, max_context=64, prefill_chunk=32)
@@ -73,6 +73,23 @@ def test_batch_does_not_change_a_row(spec: ModelSpec) -> None:
             results.append(np.concatenate(alone))
     assert np.isfinite(results[0]).all()
     assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+def test_numbers_that_are_none_are_named_and_never_sampled_from() -> None:
+    """A weight that turns NaN after loading (a broken memory, say): the row is named, in debug mode the op is."""
+    spec = llama()
+    program = build_program(spec)
+    checkpoint = RandomCheckpoint(spec, 0)
+    for debug, message in ((False, "logits of row 1 are NaN"), (True, r"layers\.0\.norm_mlp wrote NaN")):
+        plan = plan_memory(program, CpuLayout(), LIMITS, guard_bytes=64 if debug else 0)
+        executor = CpuExecutor(program, plan, EngineOptions(threads=2, debug=debug))
+        executor.load(checkpoint)  # type: ignore[arg-type]
+        step = replace(step_of([3], wanted=[2]), sample_rows=int32([1]))
+        assert 0 <= executor.run(step)[0] < spec.vocab_size
+        executor.view("layers.0.mlp_norm.weight")[5] = np.nan
+        with pytest.raises(NumericsError, match=message):
+            executor.run(step)
+        executor.close()
 
 
 def test_idle_threads_sleep() -> None:

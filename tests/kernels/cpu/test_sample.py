@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cpu_harness import Array, Rig, llama, rig, step_of
 
-from eet_demo.engine.sampling import sample
+from eet_demo.engine.sampling import NOT_FINITE, sample
 from eet_demo.records import Sampling
 
 GREEDY = Sampling()
@@ -48,8 +48,8 @@ def test_greedy_tie_goes_to_the_lower_id(first: int) -> None:
 def test_greedy_of_the_lowest_logits_there_are() -> None:
     with rig(llama(), 2) as loaded:
         logits = np.full((2, 331), -np.inf, np.float32)
-        logits[1, 300] = np.finfo(np.float32).min
-        assert draw(loaded, logits, GREEDY) == [0, 300]
+        logits[0, 4] = logits[1, 300] = np.finfo(np.float32).min
+        assert draw(loaded, logits, GREEDY) == [4, 300]
 
 
 @pytest.mark.parametrize("name", list(DRAWS))
@@ -64,16 +64,19 @@ def test_draws_equal_the_definition(name: str) -> None:
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, *DRAWS.values()])
-def test_nan_logits_give_an_id_of_the_vocabulary(sampling: Sampling) -> None:
-    """Broken weights end in wrong tokens, never in a read outside the embedding; greedy takes the first, as NumPy."""
-    with rig(llama(), 2) as loaded:
-        logits = np.random.default_rng(0).normal(0, 1, (3, 331)).astype(np.float32)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_logits_that_are_not_finite_are_never_sampled_from(sampling: Sampling, threads: int) -> None:
+    """NaN anywhere, +infinity anywhere, -infinity everywhere; -infinity beside numbers is only a token ruled out."""
+    with rig(llama(), threads, batch=6) as loaded:
+        logits = np.random.default_rng(0).normal(0, 1, (6, 331)).astype(np.float32)
         logits[0] = np.nan
-        logits[1, [77, 78, 200]] = np.nan
+        logits[1, [77, 330]] = np.nan
+        logits[2, 5] = np.inf
+        logits[3] = -np.inf
+        logits[4, ::2] = -np.inf
         tokens = draw(loaded, logits, sampling)
-        assert all(0 <= token < 331 for token in tokens)
-        if sampling.greedy:
-            assert tokens == logits.argmax(axis=1).tolist()
+        assert tokens[:4] == [NOT_FINITE] * 4
+        assert tokens[4:] == [sample(row, sampling, step=7, row=4 + i) for i, row in enumerate(logits[4:])]
 
 
 def test_top_k_tie_at_the_edge_keeps_the_lower_ids() -> None:

@@ -22,8 +22,9 @@ from eet_demo.engine.executors.cpu.lowering import Lowering, check_supported, lo
 from eet_demo.engine.executors.host_arena import HostArena
 from eet_demo.engine.passes import decode_on_host
 from eet_demo.engine.plan import Plan
+from eet_demo.engine.sampling import check_drawn
 from eet_demo.engine.weights import Weight, weights_of
-from eet_demo.errors import UnsupportedError
+from eet_demo.errors import NumericsError, UnsupportedError
 from eet_demo.hardware import usable_cores
 from eet_demo.records import EngineOptions, Sampling
 
@@ -80,12 +81,28 @@ class CpuExecutor:
             self._load_weight(checkpoint, weight)
 
     def run(self, step: Step) -> Int32:
-        """Runs the whole program; the head and the sampler only where rows are wanted."""
-        ops = len(self._program.ops)
-        sampled = self.run_ops(step, 0, ops if len(step.wanted) else ops - 2)
-        if self._debug:
-            self.check_guards()
+        """Runs the whole program; the head and the sampler only where rows are wanted.
+
+        Raises:
+            NumericsError: a wanted row's logits are not finite; in debug mode, an op's output is not.
+        """
+        last = len(self._program.ops) - (0 if len(step.wanted) else 2)
+        if not self._debug:
+            return check_drawn(self.run_ops(step, 0, last), step.sample_rows)
+        sampled = np.zeros(0, np.int32)
+        for index, op in enumerate(self._program.ops[:last]):
+            sampled = self.run_ops(step, index, index + 1)
+            self._check_numbers(op, step)
+        self.check_guards()
         return sampled
+
+    def _check_numbers(self, op: p.Op, step: Step) -> None:
+        for name in op.writes:
+            if name == p.TOKEN_IDS:
+                continue
+            rows = len(step.wanted) if name == p.LOGITS else step.rows
+            if not np.isfinite(self.view(name, (rows, self._program.buffer_width(name)))).all():
+                raise NumericsError(f"{op.name} wrote NaN or infinity into {name}")
 
     def run_ops(self, step: Step, first: int, last: int) -> Int32:
         """Runs ops first .. last; int32 (n,) the tokens sampled, if `sample` is among them."""

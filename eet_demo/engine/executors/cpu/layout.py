@@ -23,7 +23,7 @@ from eet_demo.engine.weights import Weight
 PANEL = 16
 CHUNK = 64
 PARTIAL_HEAD = 16
-SHARED_BYTES = 16 * (8 + 1024 * (8 + 4) + 8) + 3 * 8
+SHARED_BYTES = 16 * (8 + 8 + 1024 * (8 + 4) + 8) + 3 * 8
 FLOAT = 4
 ACTIVATION_BLOCK_BYTES = 112
 
