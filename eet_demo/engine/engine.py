@@ -67,7 +67,7 @@ class Engine:
 
     def __init__(self, executor: Executor, built: _Built, packed_prefill: bool = True) -> None:
         """Use `from_pretrained`."""
-        self._packed_prefill = packed_prefill
+        self._packed_prefill, self._checkpoint = packed_prefill, built.checkpoint
         self._executor, self._program, self._plan = executor, built.program, built.plan
         self._weight_bytes, self._element = built.weight_bytes, built.element
         self._busy = threading.Lock()
@@ -91,17 +91,40 @@ class Engine:
             MemoryPlanError: the plan exceeds the memory available; nothing was allocated.
             CheckpointError: the folder cannot be read. SourceError: the model cannot be found.
         """
+        engine = cls.build(model, device, dtype, weights, max_batch, max_context, options)
+        engine.load()
+        return engine
+
+    @classmethod
+    def build(
+        cls,
+        model: str | Path,
+        device: str = "cpu",
+        dtype: str = "float32",
+        weights: str = "dense",
+        max_batch: int = 4,
+        max_context: int = 2048,
+        options: EngineOptions | None = None,
+    ) -> Engine:
+        """`from_pretrained` up to the point where weights are read: memory allocated, kernels compiled.
+
+        Raises:
+            KernelCompileError: no compiler, or it refused a kernel. Otherwise as `from_pretrained`.
+        """
         options = options or EngineOptions()
         kind = device_for(device, dtype, weights, options)
         built = _build(model, kind, dtype, weights, max_batch, max_context, options)
         built.plan.check_fits(kind.available_bytes())
         executor = kind.executor(built.program, built.plan, dtype, built.checkpoint.formats, options)
-        try:
-            executor.load(built.checkpoint)
-        except BaseException:
-            executor.close()
-            raise
         return cls(executor, built, options.packed_prefill)
+
+    def load(self) -> None:
+        """Reads the weights of an engine that was only built. Raises CheckpointError for a folder that lacks some."""
+        try:
+            self._executor.load(self._checkpoint)
+        except BaseException:
+            self._executor.close()
+            raise
 
     @staticmethod
     def plan(

@@ -76,7 +76,7 @@ class Recorder:
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     made = Recorder()
-    monkeypatch.setattr(cupy_launcher, "_import_cupy", lambda: (made, made))
+    monkeypatch.setattr(cupy_launcher, "import_cupy", lambda: (made, made))
     return made
 
 
@@ -118,7 +118,7 @@ def test_overlapping_and_cooperative_launches_go_to_the_driver(
     monkeypatch: pytest.MonkeyPatch, capability: str, overlap: bool, config: LaunchConfig, attributes: list[int] | None
 ) -> None:
     recorder = Recorder(capability)
-    monkeypatch.setattr(cupy_launcher, "_import_cupy", lambda: (recorder, recorder))
+    monkeypatch.setattr(cupy_launcher, "import_cupy", lambda: (recorder, recorder))
     CupyLauncher(stream=lambda: 9, overlap=overlap).launch(INSTANCE, config, (ARRAY,))
     assert recorder.driver_launches == ([] if attributes is None else [(0xF00, 9, attributes)])
     assert len(recorder.launches) == (1 if attributes is None else 0)

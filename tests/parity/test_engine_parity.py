@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from eet_demo import Engine, EngineOptions
 
-DEVICES = ("reference", "cpu")
+DEVICES = ("reference", "cpu", "sim")
 
 
 @pytest.fixture(scope="module", params=list(VARIANTS))

@@ -51,7 +51,7 @@ class CupyLauncher:
         defines: tuple[str, ...] = (),
         folder: Path = CUDA_SOURCES,
     ) -> None:
-        self._cupy, libcuda = _import_cupy()
+        self._cupy, libcuda = import_cupy()
         self._driver = Driver(libcuda)
         self._stream = stream or (lambda: int(self._cupy.cuda.get_current_stream().ptr))
         self._cubins = CubinFolder(cubins) if cubins else None
@@ -141,7 +141,8 @@ def _argument(argument: Argument) -> Any:
     return np.uint64(argument.pointer) if isinstance(argument, DeviceArray) else argument
 
 
-def _import_cupy() -> tuple[Any, ctypes.CDLL]:
+def import_cupy() -> tuple[Any, ctypes.CDLL]:
+    """CuPy and libcuda. Raises UnsupportedError naming what is missing and the remedy."""
     try:
         cupy: Any = importlib.import_module("cupy")
     except ImportError as error:
@@ -153,6 +154,11 @@ def _import_cupy() -> tuple[Any, ctypes.CDLL]:
         reason = "no device"
     except (OSError, cupy.cuda.runtime.CUDARuntimeError) as error:
         reason = str(error)
+    if "InsufficientDriver" in reason:
+        raise UnsupportedError(
+            f"this GPU's driver is older than CuPy {cupy.__version__} needs ({reason}): update the driver, or install "
+            "CuPy for CUDA 12 (pip install cupy-cuda12x in the place of cupy-cuda13x)"
+        )
     raise UnsupportedError(
         f"device 'cuda' needs an NVIDIA GPU and its driver ({reason}); 'sim' runs the same kernels here"
     )
