@@ -93,9 +93,11 @@ def replay(
 def main() -> None:
     """Runs a command."""
     from eet_demo.gpucheck.command import register as register_gpucheck
+    from eet_demo.quality_command import register as register_quality
     from eet_demo.race.commands import register  # not for app.py, which needs this module's errors alone
 
     register(app)
+    register_quality(app)
     register_gpucheck(app)
     report_errors(app)
 

@@ -70,7 +70,7 @@ def bench(settings: RaceSettings, repeats: Repeats = 3, json_path: JsonPath = No
     with _resources(settings) as (resources, folder):
         result = Bench(settings, repeats, folder, resources).run(lambda line: console.print(line, markup=False))
     console.print(_table(result["runs"], result))
-    _write_json(result, json_path)
+    write_json(result, json_path)
 
 
 def race(settings: RaceSettings, repeats: Repeats = 1, json_path: JsonPath = None, out: OutPath = None) -> None:
@@ -85,7 +85,7 @@ def race(settings: RaceSettings, repeats: Repeats = 1, json_path: JsonPath = Non
     if out is not None:
         save_trace(trace, out)
         console.print(f"trace: {out}", markup=False)
-    _write_json(found | {"runs": runs}, json_path)
+    write_json(found | {"runs": runs}, json_path)
 
 
 def _race_once(settings: RaceSettings, resources: RaceResources, console: Console) -> Trace:
@@ -129,7 +129,7 @@ def _parameter(name: str, default: Any) -> inspect.Parameter:
 @contextmanager
 def _resources(settings: RaceSettings) -> Iterator[tuple[RaceResources, Path]]:
     """The machine within its owner's limits, and the model's folder, fetched first if it must be."""
-    limits = _owner_limits()
+    limits = owner_limits()
     folder = catalog.resolve(settings.model, limits["models_dir"], limits["hub_enabled"])
     resources = RaceResources.of_this_machine(**limits, catalogue_only=False)
     try:
@@ -138,7 +138,7 @@ def _resources(settings: RaceSettings) -> Iterator[tuple[RaceResources, Path]]:
         resources.close()
 
 
-def _owner_limits() -> dict[str, Any]:
+def owner_limits() -> dict[str, Any]:
     """The owner's settings, as arguments of RaceResources.of_this_machine.
 
     A host that has only what the engine needs lacks pydantic, which reads them: the command's options are all there is.
@@ -194,7 +194,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _write_json(result: Mapping[str, Any], path: str | None) -> None:
+def write_json(result: Mapping[str, Any], path: str | None) -> None:
     """One object on stdout for `-`, else in a file whose folder is made if need be."""
     if path is None:
         return
