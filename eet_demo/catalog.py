@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from eet_demo.engine.shapes import config_of
-from eet_demo.errors import CheckpointError, RequestError
+from eet_demo.errors import CheckpointError, RequestError, UnsupportedError
 
 if TYPE_CHECKING:
     from eet_demo.hub import Hub
 
 CATALOG_PATH = Path(__file__).parent.parent / "assets" / "models.toml"
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Of one value, by dtype."""
 
 _ID = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
@@ -65,8 +68,9 @@ class ModelEntry:
     """One model of the catalogue.
 
     Args:
-        family: `gpt2` or `llama` (Qwen 2 is a llama with biases).
+        family: the `model_type` of its config; Qwen 2 is a `llama` with biases.
         parameters: values in the checkpoint, a tied head counted once.
+        cache_values: keys and values that one token adds to the KV cache, over all layers.
         context_limit: prompt and new tokens together.
         chat: it answers through a chat template.
         gated: the Hub wants an accepted licence and a token.
@@ -77,6 +81,7 @@ class ModelEntry:
     source: Source
     family: str
     parameters: int
+    cache_values: int
     context_limit: int
     licence: str
     chat: bool = False
@@ -172,6 +177,23 @@ def availability(entry: ModelEntry, models_dir: Path, hub: Hub) -> Availability:
         page = f"https://huggingface.co/{entry.source.repo}"
         return Availability("unavailable", f"gated: its owner must accept the licence at {page} and set HF_TOKEN")
     return Availability("fetchable", f"to download from the Hugging Face Hub ({entry.source.repo})")
+
+
+def memory_bytes(entry: ModelEntry, dtype: str, weights: str, context: int, batch: int = 1) -> int:
+    """Bytes of the engine's weights and KV cache for `batch` rows of `context` tokens; a workspace of a few MB is left
+    out, which `Engine.plan` adds once the model is here.
+
+    Raises:
+        UnsupportedError: `packed` weights of a model whose source is no GGUF.
+    """
+    cache = batch * context * entry.cache_values * DTYPE_BYTES[dtype]
+    if weights == "packed":
+        if not isinstance(entry.source, WheelSource):
+            raise UnsupportedError(f"{entry.id} comes as safetensors: it has no packed weights")
+        return entry.source.gguf_bytes + cache
+    # q8_0: 32 values of a byte and a float16 scale
+    stored = entry.parameters * 34 // 32 if weights == "q8_0" else entry.parameters * DTYPE_BYTES[dtype]
+    return stored + cache
 
 
 def local_folder(model: str, models_dir: Path) -> Path | None:

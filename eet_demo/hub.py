@@ -33,6 +33,9 @@ _SMALL_FILES = (
 )
 _WEIGHTS, _WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 
+CODE_NOT_NEEDED = ("phi3",)
+"""Architectures whose repositories still carry code that transformers has had of its own for long."""
+
 
 class Hub:
     """What is known about the Hub. Asking never blocks; `start` looks in the background, the answer is kept 5 minutes.
@@ -130,7 +133,7 @@ def check_config(config: Mapping[str, Any], name: str) -> None:
     """
     from eet_demo.engine.spec import spec_from_config
 
-    if "auto_map" in config:
+    if "auto_map" in config and config.get("model_type") not in CODE_NOT_NEEDED:
         raise UnsupportedError(f"{name} needs Python code from its repository, which is never run here.")
     spec_from_config(config)
 

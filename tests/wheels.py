@@ -40,4 +40,4 @@ def entry_for(gguf: bytes, wheel: Path, **changes: str) -> ModelEntry:
     """A catalogue entry of that wheel; `changes` to its source."""
     facts = {"package": NAME, "version": VERSION, "member": MEMBER, "sha256": hashlib.sha256(gguf).hexdigest()}
     source = WheelSource(**(facts | changes), wheel_bytes=wheel.stat().st_size, gguf_bytes=len(gguf))
-    return ModelEntry("tiny", "Tiny", source, "llama", 100_000, 96, "Apache-2.0", chat=True)
+    return ModelEntry("tiny", "Tiny", source, "llama", 100_000, 128, 96, "Apache-2.0", chat=True)

@@ -77,11 +77,18 @@ def catalogue_choices(models_dir: Path, hub: Hub) -> tuple[ModelChoice, ...]:
 def _choice(entry: ModelEntry, models_dir: Path, hub: Hub) -> ModelChoice:
     availability = catalog.availability(entry, models_dir, hub)
     size = f"{entry.parameters / 1e6:.0f}M" if entry.parameters < 1e9 else f"{entry.parameters / 1e9:.1f}B"
-    details = f"{size} parameters, up to {entry.context_limit:,} tokens, {entry.licence}"
+    details = f"{size} parameters, up to {entry.context_limit:,} tokens, {entry.licence}; {_memory(entry)}"
     if availability.state == "fetchable":
         details += f"; {availability.reason} first"
     reason = availability.reason if availability.state == "unavailable" else ""
     return ModelChoice(entry.id, entry.title, entry.context_limit, details, reason)
+
+
+def _memory(entry: ModelEntry) -> str:
+    """What the engine's weights and KV cache need for one short document, per precision."""
+    context = min(1024, entry.context_limit)
+    float32, q8_0 = (catalog.memory_bytes(entry, "float32", weights, context) for weights in ("dense", "q8_0"))
+    return f"{float32 / 1e9:.1f} GB in float32 and {q8_0 / 1e9:.1f} GB in q8_0 for {context:,} tokens"
 
 
 def notice_of(checks: Iterable[Check]) -> Notice | None:

@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
-from eet_demo import catalog
+from eet_demo import Engine, catalog
 from eet_demo.catalog import FolderSource, HubSource, ModelEntry, WheelSource, availability
-from eet_demo.errors import CheckpointError, RequestError, SourceError
+from eet_demo.engine.families import NAMES
+from eet_demo.engine.shapes import SHAPES, shape
+from eet_demo.engine.spec import spec_from_config
+from eet_demo.engine.weights import weights_of
+from eet_demo.errors import CheckpointError, RequestError, SourceError, UnsupportedError
 
 ENTRY = """
 [[model]]
@@ -18,6 +22,7 @@ id = "a"
 title = "A"
 family = "gpt2"
 parameters = 10
+cache_values = 4
 context_limit = 20
 licence = "MIT"
 hub = { repo = "o/n", revision = "main" }
@@ -41,14 +46,64 @@ def test_catalogue_offers_what_it_should() -> None:
     assert next(iter(models)) == "smollm2-135m"
     assert {"gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2", "smollm2-360m", "smollm2-1.7b"} <= set(models)
     assert {"tinyllama-1.1b", "llama-3.2-1b", "qwen2.5-0.5b"} <= set(models)
-    assert {model.family for model in models.values()} == {"gpt2", "llama"}
-    assert [model.id for model in models.values() if model.gated] == ["llama-3.2-1b"]
+    assert {model.family for model in models.values()} == set(NAMES) - {"opt", "gptj", "baichuan"}
+    gated = [model.id for model in models.values() if model.gated]
+    assert gated == ["llama-3.2-1b", "gemma-3-270m", "gemma-2-2b", "mistral-7b"]
 
 
 def test_every_hub_model_is_pinned_to_a_commit() -> None:
     for model in catalog.load_catalog().values():
         if isinstance(model.source, HubSource):
             assert re.fullmatch(r"[0-9a-f]{40}", model.source.revision), model.id
+
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "qwen3-0.6b": {"hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8,
+                   "head_dim": 128, "intermediate_size": 3072, "vocab_size": 151936, "tie_word_embeddings": True},
+    "smollm3-3b": {"hidden_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 4,
+                   "intermediate_size": 11008, "vocab_size": 128256},
+    "gemma-3-270m": {"hidden_size": 640, "num_hidden_layers": 18, "num_attention_heads": 4, "num_key_value_heads": 1,
+                     "head_dim": 256, "intermediate_size": 2048, "vocab_size": 262144, "sliding_window": 512},
+    "gemma-2-2b": {"hidden_size": 2304, "num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4,
+                   "head_dim": 256, "intermediate_size": 9216, "vocab_size": 256000, "sliding_window": 4096},
+    "phi-3-mini-128k": {"hidden_size": 3072, "num_hidden_layers": 32, "num_attention_heads": 32,
+                        "intermediate_size": 8192, "vocab_size": 32064},
+    "granite-3.3-2b": {"hidden_size": 2048, "num_hidden_layers": 40, "num_attention_heads": 32,
+                       "num_key_value_heads": 8, "intermediate_size": 8192, "vocab_size": 49159,
+                       "tie_word_embeddings": True},
+    "olmo-2-1b": {"hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 16, "intermediate_size": 8192,
+                  "vocab_size": 100352},
+    "stablelm-2-1.6b": {"hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 32,
+                        "intermediate_size": 5632, "vocab_size": 100352, "use_qkv_bias": True},
+    "mistral-7b": {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+                   "intermediate_size": 14336, "vocab_size": 32000, "sliding_window": 4096},
+    "pythia-160m": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+                    "vocab_size": 50304},
+    "bloom-560m": {"hidden_size": 1024, "n_layer": 24, "n_head": 16, "vocab_size": 250880},
+}  # fmt: skip
+"""What these models' own config.json says of their sizes."""
+
+
+@pytest.mark.parametrize("model", [*CONFIGS, *(set(SHAPES) & set(catalog.load_catalog()))])
+def test_sizes_are_those_of_the_models_shape(model: str) -> None:
+    entry = catalog.find(model)
+    common = {"model_type": entry.family, "max_position_embeddings": entry.context_limit, "rms_norm_eps": 1e-6}
+    spec = spec_from_config(common | CONFIGS[model]) if model in CONFIGS else shape(model)
+    assert entry.parameters == sum(part.rows * max(1, w.columns) for w in weights_of(spec) for part in w.parts)
+    assert entry.cache_values == 2 * spec.num_layers * spec.kv_size
+    assert entry.context_limit == spec.max_positions
+
+
+def test_memory_is_the_plans_but_for_the_workspace(model_dir: Path) -> None:
+    entry = catalog.find("smollm2-135m")
+    plan = Engine.plan(model_dir, "reference", max_batch=2, max_context=300)
+    needed = catalog.memory_bytes(entry, "float32", "dense", context=300, batch=2)
+    assert needed == pytest.approx(plan.weights_bytes + plan.kv_cache_bytes, rel=1e-4)
+    cache = catalog.memory_bytes(entry, "float32", "q8_0", 300) - catalog.memory_bytes(entry, "float32", "q8_0", 0)
+    assert cache == 300 * 11520 * 4
+    assert catalog.memory_bytes(entry, "float32", "packed", 0) == 98_362_432
+    with pytest.raises(UnsupportedError, match="no packed weights"):
+        catalog.memory_bytes(catalog.find("gpt2"), "float32", "packed", 10)
 
 
 def test_default_model_is_the_known_file() -> None:
@@ -62,7 +117,6 @@ def test_default_models_facts_are_its_checkpoints(model_dir: Path) -> None:
     import json
 
     from eet_demo.engine.checkpoint import Checkpoint
-    from eet_demo.engine.weights import weights_of
 
     entry = catalog.find("smollm2-135m")
     config = json.loads((model_dir / "config.json").read_text())
@@ -110,7 +164,7 @@ def test_unknown_id_lists_the_known_ones() -> None:
 
 
 def entry(source: catalog.Source, gated: bool = False) -> ModelEntry:
-    return ModelEntry("m", "M", source, "llama", 10, 20, "MIT", gated=gated)
+    return ModelEntry("m", "M", source, "llama", 10, 4, 20, "MIT", gated=gated)
 
 
 def test_model_on_this_machine_is_local_whatever_the_hub(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from eet_demo import fetch
 from eet_demo.errors import SourceError, UnsupportedError
-from eet_demo.hub import PROBE_SECONDS, Hub
+from eet_demo.hub import PROBE_SECONDS, Hub, check_config
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,15 @@ def test_code_in_a_repository_is_refused_before_its_weights(hub: FakeHub, tmp_pa
     with pytest.raises(UnsupportedError, match="never run"):
         fetch.fetch_repository("owner/name", tmp_path)
     assert not any(path.endswith(".safetensors") for path in hub.asked)
+
+
+def test_code_that_transformers_has_of_its_own_is_not_needed() -> None:
+    config = {
+        "model_type": "phi3", "auto_map": {"AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM"}, "vocab_size": 99,
+        "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 88,
+        "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
+    }  # fmt: skip
+    check_config(config, "owner/name")
 
 
 def test_unsupported_architecture_is_refused_before_its_weights(hub: FakeHub, tmp_path: Path) -> None:
