@@ -27,7 +27,12 @@ def test_q8_0_rounds_as_llama_cpp() -> None:
     values = (rng.normal(size=(7, 96)) * 10.0 ** rng.integers(-6, 4, (7, 96))).astype(np.float32)
     values[2, 32:64] = 0.0
     values[3, :32] = np.arange(-15.5, 16.5, dtype=np.float32) * 127 / 15.5 / 2  # halves
+    below = np.nextafter(np.float32(0.5), np.float32(0))
+    values[4, :32] = np.linspace(-127, 127, 32, dtype=np.float32)
+    values[4, 1:6] = [0.5, -0.5, below, -below, 1.5]
     assert (quantise_q8_0(values) == quantize(values, KINDS.Q8_0)).all()
+    many = rng.normal(size=(70, 1024)).astype(np.float32)
+    assert (quantise_q8_0(many) == quantize(many, KINDS.Q8_0)).all()
 
 
 @pytest.mark.parametrize("format", list(CODES))
