@@ -1,4 +1,4 @@
-// attention: softmax(scale q k^T) v over each row's own slots, causal; grouped-query heads, window and soft cap.
+// attention: softmax(scale q k^T) v over each row's own slots, causal; grouped-query heads, window, soft cap, ALiBi.
 //
 // in:      q (rows, num_heads, head_dim) float32; the layer's cache (cache.h), slots 0 .. position filled.
 // out:     target (rows, num_heads * head_dim) float32.
@@ -86,10 +86,12 @@ struct Softmax {
     std::fill(sum, sum + kRowSlots, 0.0f);
   }
 
-  // Turns the scores of `slots` slots from `first` into weights in place; row r weighs only slots of attended(r).
+  // Turns the scores of `slots` slots from `first` into weights in place; row r weighs only slots of attended(r), and
+  // ALiBi takes slope(r) from a score for every slot between it and the last of these.
   // shrink[r] is then what sums over earlier slots must be multiplied by.
-  template <class Attended>
-  void absorb(const Model& model, float* scores, int64_t rows, int64_t first, int64_t slots, Attended attended) {
+  template <class Attended, class Slope>
+  void absorb(const Model& model, float* scores, int64_t rows, int64_t first, int64_t slots, Attended attended,
+              Slope slope) {
     static_assert(std::max<int64_t>(kQueryRows, kTileRows) <= kRowSlots && kRowSlots % kLanes == 0, "rows fit");
     static_assert(kQueryRows + kPanel <= kSlots, "every row attends to one of the first slots scored");
     const int64_t padded = ceil_div(slots, kPanel) * kPanel;
@@ -97,7 +99,8 @@ struct Softmax {
     std::copy(max, max + kRowSlots, previous);
     for (int64_t r = 0; r < rows; ++r) {
       const Range range = attended(r);
-      const float highest = scale_and_mask(model, scores + r * kSlots, padded, range.begin - first, range.end - first);
+      const float highest =
+          scale_and_mask(model, scores + r * kSlots, padded, range.begin - first, range.end - first, slope(r));
       max[r] = std::fmax(max[r], highest);
     }
     for (int64_t r = 0; r < rows; r += kLanes) store(shrink + r, exp(load(previous + r) - load(max + r)));
@@ -114,7 +117,8 @@ struct Softmax {
 
  private:
   // Final scores of one row, -infinity outside begin .. end; returns the highest.
-  static float scale_and_mask(const Model& model, float* scores, int64_t padded, int64_t begin, int64_t end) {
+  static float scale_and_mask(const Model& model, float* scores, int64_t padded, int64_t begin, int64_t end,
+                              float slope) {
     const Vec nothing = splat(-std::numeric_limits<float>::infinity());
     const IntVec lane = lane_index();
     const int32_t low = static_cast<int32_t>(std::max<int64_t>(begin, 0));
@@ -124,6 +128,7 @@ struct Softmax {
       Vec s = load(scores + i) * model.attention_scale;
       if (model.attention_soft_cap > 0.0f) s = model.attention_soft_cap * tanh(s / model.attention_soft_cap);
       const IntVec slot = lane + static_cast<int32_t>(i);
+      if (slope > 0.0f) s += slope * __builtin_convertvector(slot - static_cast<int32_t>(end - 1), Vec);
       s = (slot >= low) & (slot < high) ? s : nothing;
       highest = s < highest ? highest : s;  // a NaN score stays
       store(scores + i, s);
@@ -167,7 +172,8 @@ inline void decode_unit(const Model& model, const Op& op, const Step& step, int6
     Softmax softmax;
     score(cache, op.source + (row * model.num_heads + head) * head_dim, head_dim, some.size(), first, slots, scores,
           cache.values + first * head_dim);
-    softmax.absorb(model, scores, some.size(), first, slots, [&](int64_t) { return attended; });
+    const auto slope = [&](int64_t r) { return op.slopes ? op.slopes[head + r] : 0.0f; };
+    softmax.absorb(model, scores, some.size(), first, slots, [&](int64_t) { return attended; }, slope);
     std::memset(out, 0, sizeof(float) * some.size() * head_dim);
     add_values(cache, scores, some.size(), first, slots, softmax.shrink, out, next_keys);
     for (int64_t r = 0; r < some.size(); ++r) {
@@ -208,12 +214,13 @@ inline void prefill_unit(const Model& model, const Op& op, const Step& step, int
   const int64_t head_dim = model.head_dim, q_size = model.num_heads * head_dim;
   const CacheHead cache(model, op, step.row_caches[first], head / (model.num_heads / model.num_kv_heads));
   const auto attended = [&](int64_t r) { return attended_slots(op, step.positions[first + r]); };
+  const auto slope = [&](int64_t) { return op.slopes ? op.slopes[head] : 0.0f; };
   std::memset(out, 0, sizeof(float) * count * head_dim);
   const int64_t begin = attended(0).begin / kPanel * kPanel, end = attended(count - 1).end;
   for (int64_t slot = begin; slot < end; slot += kSlots) {
     const int64_t slots = std::min(kSlots, end - slot);
     score(cache, op.source + first * q_size + head * head_dim, q_size, count, slot, slots, scores, nullptr);
-    softmax.absorb(model, scores, count, slot, slots, attended);
+    softmax.absorb(model, scores, count, slot, slots, attended, slope);
     add_values(cache, scores, count, slot, slots, softmax.shrink, out, nullptr);
   }
   for (int64_t r = 0; r < count; ++r) {

@@ -1,4 +1,4 @@
-// embed: residual[row] = tokens[id] * scale (+ positions[position]).
+// embed: residual[row] = tokens[id] * scale (+ positions[position]), normalised where the op has a norm.
 //
 // in:     token ids, positions (rows,) int32; tokens packed in panels (the head's own copy when tied, see matmul.h and
 //         blocks.h);
@@ -9,6 +9,7 @@
 #pragma once
 
 #include "matmul.h"
+#include "norm.h"
 #include "program.h"
 
 namespace eet {
@@ -30,6 +31,7 @@ inline void embed(const Model& model, const Op& op, const Step& step, Member& me
       const float value = out[k] * op.scale;
       out[k] = position ? value + position[k] : value;
     }
+    if (op.norm_weight) norm_row(norm_of(op), out, out, hidden);
   });
 }
 

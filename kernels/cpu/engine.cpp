@@ -10,6 +10,7 @@
 #include "attention.h"
 #include "embed.h"
 #include "linear_residual.h"
+#include "norm_add.h"
 #include "norm_lm_head.h"
 #include "norm_mlp.h"
 #include "norm_qkv.h"
@@ -45,6 +46,8 @@ inline void run_op(const Model& model, const Op& op, const Step& step, Member& m
       return attention(model, op, step, member);
     case kLinearResidual:
       return linear_residual(op, step, member);
+    case kNormAdd:
+      return norm_add(op, step, member);
     case kNormMlp:
       return norm_mlp(op, step, member);
     case kNormLmHead:
@@ -126,10 +129,10 @@ int eet_record_layout(int32_t* out) {
   using namespace eet;
 #define EET_FIELD(Record, field) static_cast<int32_t>(offsetof(Record, field))
   const int32_t layout[] = {
-      sizeof(Model), EET_FIELD(Model, head_dim), EET_FIELD(Model, attention_soft_cap), EET_FIELD(Model, frequencies),
-      sizeof(Op), EET_FIELD(Op, out_features), EET_FIELD(Op, pieces), EET_FIELD(Op, soft_cap), EET_FIELD(Op, positions),
-      EET_FIELD(Op, activations), EET_FIELD(Op, next_projection), sizeof(Step), EET_FIELD(Step, top_p), EET_FIELD(Step, seed),
-      EET_FIELD(Step, row_caches), EET_FIELD(Step, sampled)};
+      sizeof(Model), EET_FIELD(Model, head_dim), EET_FIELD(Model, attention_soft_cap),
+      sizeof(Op), EET_FIELD(Op, out_features), EET_FIELD(Op, pieces), EET_FIELD(Op, soft_cap), EET_FIELD(Op, slopes),
+      EET_FIELD(Op, positions), EET_FIELD(Op, activations), EET_FIELD(Op, next_projection),
+      sizeof(Step), EET_FIELD(Step, top_p), EET_FIELD(Step, seed), EET_FIELD(Step, row_caches), EET_FIELD(Step, sampled)};
 #undef EET_FIELD
   if (out) std::memcpy(out, layout, sizeof layout);
   return sizeof layout / sizeof layout[0];

@@ -1,4 +1,4 @@
-// linear_residual: residual += scale * (x W^T + b).
+// linear_residual: residual += scale * (x W^T + b); or, where norm_add follows, target = scale * (x W^T + b).
 //
 // in:     x (rows, in_features) float32, W packed (matmul.h), b (out_features,) or null.
 // out:    target (rows, out_features) float32.
@@ -22,7 +22,7 @@ inline void linear_residual(const Op& op, const Step& step, Member& member) {
         Granule y = load_granule(sums + i);
         if (op.bias) y += load_granule(op.bias + first + i);
         y *= op.scale;
-        store_granule(out + i, load_granule(out + i) + y);
+        store_granule(out + i, op.adds ? load_granule(out + i) + y : y);
       }
     }
   });

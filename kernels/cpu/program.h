@@ -8,8 +8,9 @@
 
 namespace eet {
 
-enum Stem : int32_t { kEmbed, kNormQkv, kAttention, kLinearResidual, kNormMlp, kNormLmHead, kSample };
+enum Stem : int32_t { kEmbed, kNormQkv, kAttention, kLinearResidual, kNormAdd, kNormMlp, kNormLmHead, kSample };
 enum NormKind : int32_t { kLayerNorm, kRmsNorm };
+enum QkNorm : int32_t { kNone, kHead, kHeads, kFull };  // see norm_qkv.h
 enum Activation : int32_t { kGeluTanh, kGeluErf, kSilu, kRelu };
 enum Format : int32_t { kFloat32, kQ80, kQ40, kQ41 };
 
@@ -19,7 +20,6 @@ struct Model {
   int32_t rotary_dim;        // leading elements of a head that turn; pairs lie side by side (the packer sees to that)
   int32_t max_batch, max_context;
   float attention_scale, attention_soft_cap;  // a cap of 0 is none
-  const float* frequencies;  // (rotary_dim / 2,) radians a position; Python's own memory
 };
 
 // One op; fields that its stem does not use are 0.
@@ -27,13 +27,17 @@ struct Op {
   int32_t stem;
   int32_t norm_kind;
   int32_t activation, gated;
-  int32_t rotary;            // q and k turn in this layer
+  int32_t qk_norm;
+  int32_t adds;              // a projection adds to its target, and does not overwrite it
   int32_t window;            // slots a row attends to, itself included; 0 is all
   int32_t in_features, out_features;
   int32_t format;            // of the weight
   int32_t pieces;            // int8 numbers an activation becomes where the weight is quantised, see activations.h
   float norm_eps, scale, soft_cap;
-  const float *norm_weight, *norm_bias;  // (in_features,)
+  const float *norm_weight, *norm_bias;  // (in_features,); no weight, no norm
+  const float *q_norm, *k_norm;          // in the packed rows' order
+  const float* frequencies;  // (rotary_dim / 2,) radians a position, null where nothing turns; Python's own memory
+  const float* slopes;       // (num_heads,) of ALiBi, or null; Python's own memory
   const uint8_t* weight;     // packed panels, see matmul.h and blocks.h
   const float* bias;         // in the packed rows' order, padded as they are
   const float* positions;    // (max_positions, hidden_size) learned positions, row-major

@@ -19,7 +19,7 @@ from eet_demo import Engine, EngineOptions
 from eet_demo.engine import checkpoint as checkpoint_module
 from eet_demo.engine.spec import ModelSpec, spec_from_config
 
-DEVICES = ("reference",)
+DEVICES = ("reference", "cpu")
 BAICHUAN = {"baichuan-7b": False, "baichuan-13b": True}
 
 

@@ -21,6 +21,8 @@ SPECS: dict[str, ModelSpec] = {
     "2-of-256": llama(64, 2, 2, 256),
     "window": llama(windows=(20,)),
     "window-of-one": llama(windows=(1,)),
+    "alibi": llama(positions=("alibi",), rotary_dim=0),
+    "alibi-6-heads": llama(64, 6, 6, 16, positions=("alibi",), rotary_dim=0, windows=(50,)),
     "soft-cap": llama(attention_soft_cap=2.0, attention_scale=0.5),
 }
 
@@ -47,7 +49,8 @@ def expected(loaded: Rig, q: Array, step: Step, sequences: list[tuple[Array, Arr
     for b, (keys, values) in enumerate(sequences):
         rows = slice(step.row_starts[b], step.row_starts[b + 1])
         arrays = [array.astype(dtype) for array in (q[rows], keys, values)]
-        options = (spec.scale, spec.window(0), spec.attention_soft_cap)
+        slopes = spec.alibi_slopes() if spec.positions[0] == "alibi" else None
+        options = (spec.scale, spec.window(0), spec.attention_soft_cap, slopes)
         parts.append(reference.attention(*arrays, step.positions[rows], *options))
     return np.concatenate(parts)
 

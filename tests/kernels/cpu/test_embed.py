@@ -1,10 +1,10 @@
-"""embed: a copy (a scale of 4 rounds nothing), so exact; the token table is the head's packed one."""
+"""embed: a copy (a scale of 4 rounds nothing), so exact but for a norm; the token table is the head's packed one."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from cpu_harness import THREADS, gpt2, llama, rig, step_of
+from cpu_harness import THREADS, assert_accurate, gpt2, llama, rig, step_of
 
 from eet_demo.engine.executors import reference
 
@@ -40,3 +40,19 @@ def test_embed_positions_of_a_later_pass_exact() -> None:
         expected = loaded.weight("embed.tokens", np.float32)[step.token_ids] + table[step.positions]
         got = loaded.get("residual", expected.shape)
         assert np.array_equal(got, expected)
+
+
+def test_embed_normalised() -> None:
+    spec = gpt2(family="bloom", positions=("alibi",), embedding_norm=True)
+    with rig(spec, 2) as loaded:
+        step, op = step_of([5]), loaded.op("embed")
+        loaded.run(op, step)
+        rows = loaded.weight("embed.tokens", np.float64)[step.token_ids]
+        exact, numpy32 = (
+            reference.normalise(
+                rows.astype(dtype), "layer", op.norm.eps, loaded.weight(op.norm.weight, dtype),
+                loaded.weight(op.norm.bias, dtype),
+            )
+            for dtype in (np.float64, np.float32)
+        )  # fmt: skip
+        assert_accurate(loaded.get("residual", exact.shape), exact, numpy32, 4.0)

@@ -26,21 +26,6 @@ def executor_of(spec: ModelSpec, **options: int | bool) -> CpuExecutor:
     return CpuExecutor(program, plan_memory(program, CpuLayout(), LIMITS), EngineOptions(**options))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("spec", "feature"),
-    [
-        (llama(qk_norm="head"), "query/key norms"),
-        (llama(norm_placement="post"), "norms after a block"),
-        (llama(positions=("alibi",)), "ALiBi"),
-        (llama(embedding_norm=True), "normalised embedding"),
-        (llama(head_bias=True), "bias of the head"),
-    ],
-)
-def test_unsupported_feature_is_named(spec: ModelSpec, feature: str) -> None:
-    with pytest.raises(UnsupportedError, match=feature):
-        executor_of(spec)
-
-
 @pytest.mark.parametrize("threads", [-1, 65])
 def test_senseless_thread_count_is_refused(threads: int) -> None:
     with pytest.raises(UnsupportedError, match="1 to 64"):

@@ -20,6 +20,12 @@ SPECS: dict[str, ModelSpec] = {
     "llama-partial-rotary": llama(64, 4, 2, 24, rotary_dim=8),
     "llama-interleaved-pairs": llama(64, 4, 2, 24, rotary_dim=16, rope_pairs="interleaved"),
     "llama-scaled": llama(rope_scaling=RotaryScaling("llama3", 8.0, 1.0, 4.0, 64), rope_theta=500000.0),
+    "norm-of-each-head": llama(64, 4, 2, 24, family="qwen3", qk_norm="head"),
+    "norm-of-each-head-its-own": gpt2(
+        family="stablelm", positions=("rotary",), rotary_dim=8, mlp="gated", qk_norm="heads"
+    ),
+    "norm-of-all-heads-none-before": llama(80, 4, 2, 24, family="olmo2", qk_norm="full", norm_placement="post"),
+    "norm-of-each-head-unturned": llama(64, 4, 2, 24, family="qwen3", qk_norm="head", positions=("none",)),
     "gpt2": gpt2(),
     "gpt2-25-heads": gpt2(200, 25),
 }
@@ -27,8 +33,17 @@ SPECS: dict[str, ModelSpec] = {
 
 def expected(loaded: Rig, x: Array, step: Step, dtype: Any) -> tuple[Array, Array, Array]:
     spec, op = loaded.spec, loaded.op("layers.0.norm_qkv")
-    bias = loaded.weight(op.norm.bias, dtype)
-    normed = reference.normalise(x.astype(dtype), op.norm.kind, op.norm.eps, loaded.weight(op.norm.weight, dtype), bias)
+    normed = x.astype(dtype)
+    if op.norm is not None:
+        bias = loaded.weight(op.norm.bias, dtype)
+        normed = reference.normalise(normed, op.norm.kind, op.norm.eps, loaded.weight(op.norm.weight, dtype), bias)
+
+    def qk_norm(part: Array, is_key: bool) -> Array:
+        norm = op.k_norm if is_key else op.q_norm
+        weight = loaded.weight(norm.weight, dtype)
+        weight = weight.reshape(-1, spec.head_dim) if spec.qk_norm == "heads" else weight
+        return reference.normalise(part, norm.kind, norm.eps, weight, None)
+
     return reference.norm_qkv(
         normed,
         loaded.weight(op.qkv.weight, dtype),
@@ -37,6 +52,8 @@ def expected(loaded: Rig, x: Array, step: Step, dtype: Any) -> tuple[Array, Arra
         step.positions,
         spec.rotary_frequencies() if spec.positions[0] == "rotary" else None,
         spec.rope_pairs,
+        None if spec.qk_norm == "none" else qk_norm,
+        spec.qk_norm != "full",
     )
 
 
@@ -82,11 +99,12 @@ def test_norm_qkv_against_reference(name: str, rows: list[int]) -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["llama-9-on-3-of-64", "norm-of-each-head"])
 @pytest.mark.parametrize("rows", [2, 3, 12, 13, 16, 17, 200])
-def test_norm_qkv_same_bits_for_any_thread_count(rows: int) -> None:
+def test_norm_qkv_same_bits_for_any_thread_count(rows: int, name: str) -> None:
     results = []
     for threads in THREADS:
-        with rig(SPECS["llama-9-on-3-of-64"], threads) as loaded:
+        with rig(SPECS[name], threads) as loaded:
             results.append(check(loaded, step_of([rows]), rows=rows, threads=threads))
     assert all(np.array_equal(results[0], other) for other in results[1:])
 

@@ -21,7 +21,7 @@ def test_stem_has_header_lowering_reference_and_test(stem: str) -> None:
     assert hasattr(Lowering, f"_{stem}")
     text = (TESTS / f"test_{stem}.py").read_text()
     assert (
-        "sampling import sample" in text
+        "eet_demo.engine.sampling import" in text
         if stem == "sample"
         else f"reference.{stem}" in text and hasattr(reference, stem)
     )

@@ -18,7 +18,7 @@ from eet_demo.engine.executors import Float32, Int32, Step
 from eet_demo.engine.executors.cpu import records
 from eet_demo.engine.executors.cpu.compiler import DEFAULT_CACHE, library
 from eet_demo.engine.executors.cpu.layout import CpuLayout, destinations
-from eet_demo.engine.executors.cpu.lowering import Lowering, check_supported, lower_model
+from eet_demo.engine.executors.cpu.lowering import Constants, Lowering, lower_model
 from eet_demo.engine.executors.host_arena import HostArena
 from eet_demo.engine.passes import decode_on_host
 from eet_demo.engine.plan import Plan
@@ -49,10 +49,9 @@ class CpuExecutor:
         """Compiles at first use, with `flags` beside the usual ones (a sanitizer's, say); `formats` as in CpuLayout.
 
         Raises:
-            UnsupportedError: a feature of the model the executor lacks, or a thread count it cannot serve.
+            UnsupportedError: an option that makes no sense here, or a thread count it cannot serve.
             KernelCompileError: the C++ cannot be compiled or loaded.
         """
-        check_supported(program.spec)
         self.threads = _threads(options)
         self._program, self._plan, self._spec = program, plan, program.spec
         self._debug = options.debug
@@ -61,9 +60,9 @@ class CpuExecutor:
         self._library = records.open_library(library(cache, flags))
         self._arena = HostArena(plan, options.debug)
         self._base = self._arena.bytes.ctypes.data
-        self._frequencies = self._spec.rotary_frequencies(plan.limits.max_context)
-        model = lower_model(self._spec, plan, self._frequencies.ctypes.data)
-        ops = Lowering(program, plan, self._layout, self._base, pieces).ops()
+        self._constants = Constants(self._spec, plan.limits.max_context)
+        model = lower_model(self._spec, plan)
+        ops = Lowering(program, plan, self._layout, self._constants, self._base, pieces).ops()
         self._engine = self._library.eet_create(model, (records.Op * len(ops))(*ops), len(ops), self.threads)
         if not self._engine:
             raise UnsupportedError(f"{self.threads} threads cannot be started on this machine; ask for fewer")

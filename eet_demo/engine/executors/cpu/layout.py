@@ -64,7 +64,10 @@ class CpuLayout:
     def float_scratch_bytes(self, op: p.Op, limits: Limits) -> int:
         """A multiple of 64."""
         if isinstance(op, p.NormQkv):
-            return _lines(FLOAT * limits.rows * (op.qkv.in_features + 2 * op.spec.head_dim))
+            normed_heads = 0 if op.q_norm is None else op.spec.q_size + op.spec.kv_size
+            return _lines(FLOAT * limits.rows * (op.qkv.in_features + 2 * op.spec.head_dim + normed_heads))
+        if isinstance(op, p.NormAdd):
+            return _lines(FLOAT * limits.rows * op.hidden_size)
         if isinstance(op, p.Attention):
             chunks = -(-limits.max_context // CHUNK)
             return _lines(FLOAT * limits.max_batch * op.spec.num_heads * chunks * (op.spec.head_dim + PARTIAL_HEAD))
@@ -94,15 +97,16 @@ def destinations(spec: ModelSpec, weight: Weight) -> list[NDArray[np.int32]]:
     """For each part, int32 (part.rows,): the packed row each of its rows becomes.
 
     Gate and up alternate by panels. In layers with rotary half pairs, rows of q and k heads are reordered so that the
-    two elements of a pair are neighbours. A bias takes its matrix's order.
+    two elements of a pair are neighbours. A bias takes its matrix's order, and so do the weights of q's and k's norms.
     """
     if weight.interleaved and len(weight.parts) == 2:
         rows = np.arange(weight.parts[0].rows)
         gate = rows // PANEL * 2 * PANEL + rows % PANEL
         return [gate.astype(np.int32), (gate + PANEL).astype(np.int32)]
     packed = np.arange(weight.rows)
-    if ".qkv." in weight.name and _turns_halves(spec, int(weight.name.split(".")[1])):
-        turned = spec.q_size + spec.kv_size
+    kind = weight.name.split(".")[-2]
+    if kind in ("qkv", "q_norm", "k_norm") and _turns_halves(spec, int(weight.name.split(".")[1])):
+        turned = spec.q_size + spec.kv_size if kind == "qkv" else weight.rows
         head, element = np.divmod(packed[:turned], spec.head_dim)
         packed[:turned] = head * spec.head_dim + _side_by_side(spec)[element]
     starts = np.cumsum([0] + [part.rows for part in weight.parts])

@@ -7,26 +7,30 @@ from eet_demo.engine.executors.cpu import records
 from eet_demo.engine.executors.cpu.layout import CpuLayout
 from eet_demo.engine.plan import Plan
 from eet_demo.engine.spec import ModelSpec
-from eet_demo.errors import UnsupportedError
 
 
-def check_supported(spec: ModelSpec) -> None:
-    """Raises UnsupportedError naming the first feature of `spec` that the CPU executor lacks."""
-    lacking = {
-        "query/key norms": spec.qk_norm != "none",
-        "norms after a block": spec.norm_placement != "pre",
-        "ALiBi positions": "alibi" in spec.positions,
-        "a normalised embedding": spec.embedding_norm,
-        "a bias of the head": spec.head_bias,
-        "rotary bases of their own for layers with a window": spec.local_rope_theta is not None,
-    }
-    for feature, used in lacking.items():
-        if used:
-            raise UnsupportedError(f"{spec.family}: device 'cpu' does not support {feature}; device='reference' does")
+class Constants:
+    """What ops read beside the arena: rotary frequencies of every layer's kind, ALiBi's slopes."""
+
+    def __init__(self, spec: ModelSpec, max_context: int) -> None:
+        layers = range(spec.num_layers)
+        windowed = [spec.local_rope_theta is not None and spec.window(layer) is not None for layer in layers]
+        tables = {kind: spec.rotary_frequencies(max_context, windowed.index(kind)) for kind in set(windowed)}
+        self._frequencies = [tables[windowed[layer]] if spec.positions[layer] == "rotary" else None for layer in layers]
+        self._slopes = spec.alibi_slopes()
+
+    def frequencies(self, layer: int) -> int | None:
+        """Address of the layer's rotary frequencies; null where nothing turns."""
+        table = self._frequencies[layer]
+        return None if table is None else table.ctypes.data
+
+    @property
+    def slopes(self) -> int:
+        """Address of ALiBi's slopes."""
+        return self._slopes.ctypes.data
 
 
-def lower_model(spec: ModelSpec, plan: Plan, frequencies: int) -> records.Model:
-    """`frequencies` is the address of the rotary frequencies."""
+def lower_model(spec: ModelSpec, plan: Plan) -> records.Model:
     return records.Model(
         vocab_size=spec.vocab_size,
         hidden_size=spec.hidden_size,
@@ -38,15 +42,17 @@ def lower_model(spec: ModelSpec, plan: Plan, frequencies: int) -> records.Model:
         max_context=plan.limits.max_context,
         attention_scale=spec.scale,
         attention_soft_cap=spec.attention_soft_cap or 0.0,
-        frequencies=frequencies,
     )
 
 
 class Lowering:
     """Turns ops into records, given where the arena starts, and how many bytes an activation becomes (program.h)."""
 
-    def __init__(self, program: p.Program, plan: Plan, layout: CpuLayout, base: int, pieces: int) -> None:
+    def __init__(
+        self, program: p.Program, plan: Plan, layout: CpuLayout, constants: Constants, base: int, pieces: int
+    ) -> None:
         self._program, self._plan, self._layout, self._base, self._pieces = program, plan, layout, base, pieces
+        self._constants = constants
 
     def ops(self) -> list[records.Op]:
         return [self._lower(op) for op in self._program.ops]
@@ -69,7 +75,8 @@ class Lowering:
         return self._base + self._plan.blocks[name].offset if name else None
 
     def _norm(self, record: records.Op, norm: p.Norm | None) -> records.Op:
-        assert norm is not None, "check_supported refuses blocks without a norm before them"
+        if norm is None:
+            return record
         record.norm_kind, record.norm_eps = records.NORMS.index(norm.kind), norm.eps
         record.norm_weight, record.norm_bias = self._address(norm.weight), self._address(norm.bias)
         return record
@@ -91,13 +98,14 @@ class Lowering:
         return self._base + self._plan.blocks["kv_cache"].offset + 4 * per_layer * layer
 
     def _embed(self, op: p.Embed) -> records.Op:
-        return records.Op(
+        record = records.Op(
             weight=self._address(op.tokens),
             format=self._format(op.tokens),
             positions=self._address(op.positions),
             scale=op.scale,
             target=self._address(p.RESIDUAL),
         )
+        return self._norm(record, op.norm)
 
     def _norm_qkv(self, op: p.NormQkv) -> records.Op:
         record = self._linear(
@@ -105,8 +113,12 @@ class Lowering:
             source=self._address(p.RESIDUAL),
             target=self._address(op.writes[0]),
             cache=self._cache(op.layer),
-            rotary=int(op.spec.positions[op.layer] == "rotary"),
+            frequencies=self._constants.frequencies(op.layer),
+            qk_norm=records.QK_NORMS.index(op.spec.qk_norm),
         )
+        if op.q_norm is not None and op.k_norm is not None:
+            record.norm_kind, record.norm_eps = records.NORMS.index(op.q_norm.kind), op.q_norm.eps
+            record.q_norm, record.k_norm = self._address(op.q_norm.weight), self._address(op.k_norm.weight)
         return self._norm(record, op.norm)
 
     def _attention(self, op: p.Attention) -> records.Op:
@@ -115,6 +127,7 @@ class Lowering:
             target=self._address(op.writes[0]),
             cache=self._cache(op.layer),
             window=op.window or 0,
+            slopes=self._constants.slopes if op.alibi else None,
         )
 
     def _linear_residual(self, op: p.LinearResidual) -> records.Op:
@@ -123,7 +136,17 @@ class Lowering:
             source=self._address(op.reads[0]),
             target=self._address(op.writes[0]),
             scale=op.scale,
+            adds=int(op.to_residual),
         )
+
+    def _norm_add(self, op: p.NormAdd) -> records.Op:
+        record = records.Op(
+            source=self._address(op.reads[0]),
+            target=self._address(p.RESIDUAL),
+            out_features=op.hidden_size,
+            scale=op.scale,
+        )
+        return self._norm(record, op.norm)
 
     def _norm_mlp(self, op: p.NormMlp) -> records.Op:
         record = self._linear(

@@ -7,11 +7,13 @@ from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int32, c_int6
 from pathlib import Path
 
 from eet_demo.engine.blocks import WeightFormat
+from eet_demo.engine.spec import QkNorm
 from eet_demo.errors import KernelCompileError
 
-STEMS = ("embed", "norm_qkv", "attention", "linear_residual", "norm_mlp", "norm_lm_head", "sample")
+STEMS = ("embed", "norm_qkv", "attention", "linear_residual", "norm_add", "norm_mlp", "norm_lm_head", "sample")
 NORMS = ("layer", "rms")
 FORMATS: tuple[WeightFormat, ...] = ("dense", "q8_0", "q4_0", "q4_1")
+QK_NORMS: tuple[QkNorm, ...] = ("none", "head", "heads", "full")
 ACTIVATIONS = ("gelu_tanh", "gelu_erf", "silu", "relu")
 MAX_THREADS = 64
 """More than any machine this is meant for; a typing error in a thread count should not start thousands."""
@@ -24,7 +26,6 @@ class Model(Structure):
         *((name, c_int32) for name in ("vocab_size", "hidden_size", "num_heads", "num_kv_heads", "head_dim")),
         *((name, c_int32) for name in ("rotary_dim", "max_batch", "max_context")),
         *((name, c_float) for name in ("attention_scale", "attention_soft_cap")),
-        ("frequencies", c_void_p),
     )
 
 
@@ -32,10 +33,11 @@ class Op(Structure):
     """One op of the lowered program; unused fields are 0."""
 
     _fields_ = (
-        *((name, c_int32) for name in ("stem", "norm_kind", "activation", "gated", "rotary", "window")),
+        *((name, c_int32) for name in ("stem", "norm_kind", "activation", "gated", "qk_norm", "adds", "window")),
         *((name, c_int32) for name in ("in_features", "out_features", "format", "pieces")),
         *((name, c_float) for name in ("norm_eps", "scale", "soft_cap")),
-        *((name, c_void_p) for name in ("norm_weight", "norm_bias", "weight", "bias", "positions")),
+        *((name, c_void_p) for name in ("norm_weight", "norm_bias", "q_norm", "k_norm", "frequencies", "slopes")),
+        *((name, c_void_p) for name in ("weight", "bias", "positions")),
         *((name, c_void_p) for name in ("source", "target", "scratch", "activations", "cache", "next_projection")),
     )
 
@@ -82,8 +84,8 @@ def open_library(path: Path) -> ctypes.CDLL:
 
 def _check_layout(library: ctypes.CDLL) -> None:
     fields = (
-        (Model, ("head_dim", "attention_soft_cap", "frequencies")),
-        (Op, ("out_features", "pieces", "soft_cap", "positions", "activations", "next_projection")),
+        (Model, ("head_dim", "attention_soft_cap")),
+        (Op, ("out_features", "pieces", "soft_cap", "slopes", "positions", "activations", "next_projection")),
         (Step, ("top_p", "seed", "row_caches", "sampled")),
     )
     ours: list[int] = []
