@@ -27,7 +27,7 @@ _QUANTISED_AT_ONCE = 1 << 11
 """Blocks: 256 KB of values, so that the passes over them run in the second-level cache."""
 
 _HALF = np.nextafter(np.float32(0.5), np.float32(0))
-"""Added before cutting off the fraction it rounds halves up, and nothing below a half (0.5 itself would, by its sum)."""
+"""Added before the fraction is cut off: rounds halves up and nothing below a half, which 0.5 would by its sum."""
 
 
 def quantise_q8_0(values: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -13,6 +13,13 @@
 
 namespace eet {
 
+// Four products a lane in one instruction: integer products are then as fast as float ones, however many pieces.
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(__ARM_FEATURE_MATMUL_INT8)
+constexpr bool kFastDot = true;
+#else
+constexpr bool kFastDot = false;
+#endif
+
 // sums + w0 x0 + w1 x1 + w2 x2 + w3 x3 in every lane, exactly: w the lane's four unsigned bytes, x the same four signed
 // bytes for all lanes, lowest first. kNibbles promises that no w is above 15.
 template <bool kNibbles>

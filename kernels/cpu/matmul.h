@@ -196,6 +196,34 @@ inline void block_tile(const Op& op, const Tile& tile) {
                    panel_stride, depth, tile.sums, kTileWidth});
 }
 
+// Many rows of float activations where integers are slow: the panels become floats, a chain's length at a time, and the
+// rows of the item share them.
+inline bool as_floats(const Op& op, int64_t rows) {
+  return op.format != kFloat32 && op.pieces == 3 && !kFastDot && rows > kFewRows;
+}
+
+// sums (rows of the item, kTileWidth) of the panels from `tile` on; tile.rows is not looked at.
+inline void dequantised_rows(const Op& op, const float* x, Range rows, const Tile& tile, float* sums) {
+  static_assert(kChain % kBlock == 0, "a chain is whole blocks");
+  alignas(64) float weights[kTilePanels * kChain * kPanel], part[kTileRows * kTileWidth];
+  const int64_t depth = op.in_features, tiles = ceil_div(rows.size(), kTileRows);
+  for (int64_t first = 0; first < depth; first += kChain) {
+    const int64_t columns = std::min(kChain, depth - first);
+    for (int panel = 0; panel < tile.panels; ++panel)
+      dequantise_panel(op.format, op.weight + (tile.first_panel + panel) * panel_bytes(op.format, depth), first, columns,
+                       weights + panel * columns * kPanel);
+    for (int64_t t = 0; t < tiles; ++t) {
+      const Range some = even_part(rows.size(), t, tiles);
+      float* total = sums + some.begin * kTileWidth;
+      multiply(static_cast<int>(some.size()), tile.panels,
+               {x + (rows.begin + some.begin) * depth + first, depth, weights, columns * kPanel, kPanel, columns, part,
+                kTileWidth, nullptr});
+      for (int64_t i = 0; i < some.size() * kTileWidth; i += kLanes)
+        store(total + i, first == 0 ? load(part + i) : load(total + i) + load(part + i));
+    }
+  }
+}
+
 // A phase: x (rows, in_features) times the op's weight; calls done(tile) for every tile. Where the weight is quantised
 // a phase before it turns x to integers.
 // An item is a block of rows times one tile's width of panels; a member's blocks of the same panels follow each other.
@@ -203,22 +231,25 @@ template <class Done>
 void matmul(const Op& op, const float* x, int64_t rows, Member& member, Done done) {
   const int64_t depth = op.in_features, panels = panels_of(op);
   const int64_t blocks = ceil_div(rows, kItemRows);
-  quantise_rows(op, x, rows, member);
+  const bool floats = as_floats(op, rows);
+  if (!floats) quantise_rows(op, x, rows, member);
   look_ahead(op, rows, member);
   if (op.format == kFloat32 && rows <= kFewRows)  // another member has just written it
     for (int64_t i = 0; i < rows * depth; i += kPanel) __builtin_prefetch(x + i, 0, 3);
   member.for_each(ceil_div(panels, kTilePanels) * blocks, [&](int64_t item) {
-    alignas(64) float sums[kTileRows * kTileWidth];
+    alignas(64) float sums[(kFastDot ? kTileRows : kItemRows) * kTileWidth];
     const Range block = even_part(rows, item % blocks, blocks);
     const int64_t panel = item / blocks * kTilePanels;
     const int width = static_cast<int>(std::min<int64_t>(kTilePanels, panels - panel));
     const int64_t tiles = ceil_div(block.size(), kTileRows);
+    if (floats) dequantised_rows(op, x, block, Tile{block.begin, panel, 0, width, sums}, sums);
     for (int64_t t = 0; t < tiles; ++t) {
       const Range part = even_part(block.size(), t, tiles);
-      const Tile tile{block.begin + part.begin, panel, static_cast<int>(part.size()), width, sums};
+      float* const own = floats ? sums + part.begin * kTileWidth : sums;
+      const Tile tile{block.begin + part.begin, panel, static_cast<int>(part.size()), width, own};
       if (op.format == kFloat32)
         dense_tile(op, x, item % blocks * tiles + t, tile, panel + kTilePanels >= panels);
-      else
+      else if (!floats)
         block_tile(op, tile);
       done(tile);
     }

@@ -29,7 +29,7 @@ constexpr int kPanelsAtOnce = 2;
 constexpr int kPanelsAtOnce = 1;
 #endif
 
-constexpr int64_t kAheadOfStream = 4096;  // bytes ahead of a decode step's reads that are asked for
+constexpr int64_t kAheadOfStream = 4096;  // bytes ahead of what is read that are asked for
 
 typedef int32_t LooseIntVec __attribute__((vector_size(4 * kLanes), aligned(1), may_alias));
 
@@ -50,6 +50,34 @@ struct Lanes {
     minima = kFormat == kQ41 ? load_halves(block + 2 * (kPanel + first)) : Vec{};
   }
 };
+
+// Columns first .. first + columns of a panel as float32, [columns][16]: a dense panel.
+template <int32_t kFormat>
+void dequantise_panel(const uint8_t* panel, int64_t first, int64_t columns, float* out) {
+  const uint8_t* from = panel + first / kBlock * panel_block_bytes(kFormat);
+  for (int64_t block = 0; block < columns / kBlock; ++block, from += panel_block_bytes(kFormat)) {
+    for (int lanes = 0; lanes < kPanel; lanes += kLanes) {
+      Lanes<kFormat> weights;
+      weights.read(from, lanes);
+      for (int k = 0; k < kBlock; ++k) {
+        const IntVec q = ((weights.quads[k / 4] >> (8 * (k % 4))) & 255) - offset_of(kFormat);
+        const Vec value = __builtin_convertvector(q, Vec) * weights.scales;
+        store(out + (block * kBlock + k) * kPanel + lanes, kFormat == kQ41 ? value + weights.minima : value);
+      }
+    }
+  }
+}
+
+inline void dequantise_panel(int32_t format, const uint8_t* panel, int64_t first, int64_t columns, float* out) {
+  switch (format) {
+    case kQ80:
+      return dequantise_panel<kQ80>(panel, first, columns, out);
+    case kQ40:
+      return dequantise_panel<kQ40>(panel, first, columns, out);
+    default:
+      return dequantise_panel<kQ41>(panel, first, columns, out);
+  }
+}
 
 inline int32_t four_bytes(const int8_t* from) {
   int32_t four;
@@ -95,10 +123,10 @@ void multiply_lanes(int rows, int first, const BlockOperands& o) {
   for (int64_t block = 0; block < blocks; ++block, from += panel_block_bytes(kFormat)) {
     Lanes<kFormat> weights[kPanels];
     for (int p = 0; p < kPanels; ++p) weights[p].read(from + p * o.panel_stride, first);
+    for (int p = 0; p < kPanels; ++p)
+      for (int64_t line = 0; line < panel_block_bytes(kFormat); line += 64)
+        __builtin_prefetch(from + p * o.panel_stride + kAheadOfStream + line, 0, 3);
     if (kOneRow) {
-      for (int p = 0; p < kPanels; ++p)
-        for (int64_t line = 0; line < panel_block_bytes(kFormat); line += 64)
-          __builtin_prefetch(from + p * o.panel_stride + kAheadOfStream + line, 0, 3);
       add_block<kFormat, kPieces, kPanels>(only, weights, reinterpret_cast<const Activations<kPieces>*>(x)[block]);
       continue;
     }
