@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,24 @@ from eet_demo.records import Hardware
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 DEFAULT_MODEL = "smollm2-135m"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked `gpu` run where there is one."""
+    if item.get_closest_marker("gpu") is not None and not _has_gpu():
+        pytest.skip("no GPU here")
+
+
+@cache
+def _has_gpu() -> bool:
+    from eet_demo.engine.executors.cuda.cupy_launcher import import_cupy
+    from eet_demo.errors import UnsupportedError
+
+    try:
+        import_cupy()
+    except UnsupportedError:
+        return False
+    return True
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,7 +13,6 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 
 from eet_demo.engine.engine import Engine
-from eet_demo.engine.executors.cpu.compiler import library
 from eet_demo.errors import RequestError
 from eet_demo.records import EngineOptions, SideConfig, as_json
 from eet_demo.sides import Roofline, RunClock, RunRequest, SideOptions, Sink, StopRun
@@ -77,13 +76,21 @@ class EngineSide:
         self._cached_slots = 0
 
     def compile(self) -> None:
-        if self._options.device == "cpu":
-            library()
+        """Compiles what this device runs; its memory is reserved with it, as kernels hold addresses."""
+        self._engine = Engine.build(**_arguments(self._options))
 
     def load(self) -> SideConfig:
         options = self._options
-        self._engine = Engine.from_pretrained(**_arguments(options))
-        details = {"options": as_json(engine_options(options)), "memory_plan": as_json(self._engine.memory)}
+        engine = self._loaded()
+        started = time.perf_counter()
+        engine.load()
+        seconds = time.perf_counter() - started
+        details = {
+            "options": as_json(engine_options(options)),
+            "memory_plan": as_json(engine.memory),
+            "load_s": seconds,
+            "load_gb_s": engine.memory.weights_bytes / seconds / 1e9,
+        }
         return SideConfig(
             options.side, "engine", options.device, options.dtype, options.weights, options.threads, details
         )
@@ -139,5 +146,5 @@ class EngineSide:
 
     def _loaded(self) -> Engine:
         if self._engine is None:
-            raise RequestError(f"{self._options.side} is not loaded yet: load comes first")
+            raise RequestError(f"{self._options.side} is not there yet: compile and load come first")
         return self._engine

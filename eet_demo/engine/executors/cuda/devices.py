@@ -118,7 +118,7 @@ class CudaDevice:
         check_capability(self.capability, dtype)
         self.queue = Queue(launcher, wait_after_launch=options.debug)
         self.processors = int(torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count)
-        self._stream = torch.cuda.Stream()
+        self._stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def prepare(self, instances: Iterable[Instance]) -> None:
         """Compiles them or loads them from the kernel cache, so that no step waits for a compiler."""
@@ -154,7 +154,7 @@ class CudaDevice:
         best = float("inf")
         with self.active():
             for _ in range(BANDWIDTH_PASSES):
-                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
                 start.record()
                 torch.sum(words)
                 end.record()

@@ -76,13 +76,11 @@ def upload_step(arena: Arena, step: Step) -> tuple[StepInputs, DeviceArray | Non
     row_caches = np.repeat(step.cache_rows, np.diff(step.row_starts))
     parts = (step.token_ids, step.positions, row_caches, step.row_starts, step.cache_rows, step.cache_starts)
     arrays = _upload(arena, "inputs", (*parts, step.wanted))
-    inputs = StepInputs(
-        *arrays[:3],
-        PackedRows(*arrays[3:6]),
-        int(np.diff(step.row_starts).max()),
-        int(step.positions.max()) + 1,
-    )
-    return inputs, arrays[6] if len(step.wanted) else None
+    token_ids, positions, caches, row_starts, cache_rows, cache_starts, wanted = arrays
+    longest, length = int(np.diff(step.row_starts).max()), int(step.positions.max()) + 1
+    packed = PackedRows(row_starts, cache_rows, cache_starts)
+    inputs = StepInputs(token_ids, positions, caches, packed, longest, length)
+    return inputs, wanted if len(step.wanted) else None
 
 
 def upload_wanted(arena: Arena, wanted: Words) -> DeviceArray:

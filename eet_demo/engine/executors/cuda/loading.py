@@ -66,7 +66,9 @@ def _draw(weight: Weight, operands: Operands, seed: int) -> None:
 
 
 def _target(weight: Weight, operands: Operands) -> torch.Tensor:
+    """A dense weight's memory; norms and biases lie as `Operands.vector` finds them."""
     array = operands.matrix(weight.name).values if weight.is_matrix else operands.vector(weight.name)
+    assert array is not None, "a weight has a name"
     tensor: torch.Tensor = operands.tensor(array)
     return tensor
 
