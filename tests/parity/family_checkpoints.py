@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 SIZES = {
     "vocab_size": 101,
     "hidden_size": 64,
-    "intermediate_size": 88,
+    "intermediate_size": 96,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -70,8 +70,8 @@ def _without_layer_norm(model: PreTrainedModel) -> None:
 
 
 FAMILIES: dict[str, Family] = {
-    "opt": Family("opt", "OPT", MHA | {"ffn_dim": 88, "word_embed_proj_dim": 64}),
-    "opt-no-biases": Family("opt", "OPT", MHA | {"ffn_dim": 88, "enable_bias": False, "tie_word_embeddings": False}),
+    "opt": Family("opt", "OPT", MHA | {"ffn_dim": 96, "word_embed_proj_dim": 64}),
+    "opt-no-biases": Family("opt", "OPT", MHA | {"ffn_dim": 96, "enable_bias": False, "tie_word_embeddings": False}),
     "gpt_neox": Family("gpt_neox", "GPTNeoX", MHA),
     "gpt_neox-in-turn": Family(
         "gpt_neox",

@@ -34,10 +34,10 @@ class Stock:
     exact: list[np.ndarray]
     errors: list[float]
 
-    def engine(self, device: str, chunk: int = 17) -> Engine:
-        options = EngineOptions(prefill_chunk=chunk, debug=True)
+    def engine(self, device: str, chunk: int = 17, weights: str = "dense") -> Engine:
+        options, context = EngineOptions(prefill_chunk=chunk, debug=True), self.family.max_context
         return Engine.from_pretrained(
-            self.folder, device, max_batch=4, max_context=self.family.max_context, options=options
+            self.folder, device, weights=weights, max_batch=4, max_context=context, options=options
         )
 
 
@@ -78,6 +78,16 @@ def test_logits_of_a_ragged_batch_in_passes(stock: Stock, device: str) -> None:
             f"{device} row {row}: error {error.max():.2e} at {np.unravel_index(error.argmax(), error.shape)}, "
             f"torch {torch_error:.2e}"
         )
+
+
+def test_logits_of_quantised_weights(stock: Stock) -> None:
+    """On the CPU what the reference computes with the same Q8_0 weights, but for float32's rounding."""
+    found = []
+    for device in ("reference", "cpu"):
+        with stock.engine(device, weights="q8_0") as engine:
+            found.append(logits_in_passes(engine, stock.prompts))
+    for row, (reference, cpu, torch_error) in enumerate(zip(*found, stock.errors, strict=True)):
+        assert np.abs(reference - cpu).max() <= 4 * torch_error + 2e-5, f"row {row}"
 
 
 @pytest.mark.parametrize("device", DEVICES)
