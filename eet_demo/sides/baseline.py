@@ -30,7 +30,8 @@ _TRANSFORMERS: Any = transformers  # its own annotations are partial
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 VARIANTS: Mapping[str, str | None] = {"stock": None, "stock-eager": "eager", "stock-static": None}
-"""Side -> attention asked for; None is the library's default, SDPA. `stock` has the default DynamicCache.
+"""Side -> attention asked for; None is the library's default: SDPA, or eager where the architecture has no other.
+`stock` has the default DynamicCache.
 
 `stock-static` has a StaticCache, made once and reset before each run, as transformers' guide to compilation has it: its
 addresses stay, so that neither `torch.compile` nor the CUDA graphs inside it begin anew with every `generate`, which on
