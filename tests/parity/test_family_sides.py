@@ -25,13 +25,13 @@ class Rows:
     stopped = False
 
     def __init__(self) -> None:
-        self.steps: list[Sequence[int | None]] = []
+        self.steps: list[list[int | None]] = []
 
     def started(self, time_ns: int) -> None:
         pass
 
     def tokens(self, time_ns: int, token_ids: Sequence[int | None]) -> None:
-        self.steps.append(token_ids)
+        self.steps.append(list(token_ids))
 
     def progress(self, done_tokens: int, total_tokens: int) -> None:
         pass
