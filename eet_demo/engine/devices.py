@@ -46,7 +46,7 @@ def _reference(program: Program, plan: Plan, dtype: str, formats: Formats, optio
 
 
 def _cpu(program: Program, plan: Plan, dtype: str, formats: Formats, options: EngineOptions) -> Executor:
-    return CpuExecutor(program, plan, options, formats=formats)
+    return CpuExecutor(program, plan, options, formats=formats, dtype=cast(Any, dtype))
 
 
 def _cuda_layout(dtype: str, formats: Formats) -> Layout:
@@ -96,10 +96,10 @@ DEVICES = {
         available_memory_bytes,
     ),
     "cpu": DeviceKind(
-        ("float32",),
+        ("float32", "bfloat16", "float16"),
         ("dense", "q8_0", "packed"),
         256,
-        lambda dtype, formats: CpuLayout(formats),
+        lambda dtype, formats: CpuLayout(formats, cast(Any, dtype)),
         _cpu,
         available_memory_bytes,
         frozenset({"quantised_activations"}),

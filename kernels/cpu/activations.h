@@ -97,7 +97,7 @@ inline void quantise(const Op& op, const float* x, int64_t row, Range blocks) {
 
 // A phase: the op's input rows (rows, in_features) as integers, where its weight is quantised.
 inline void quantise_rows(const Op& op, const float* x, int64_t rows, Member& member) {
-  if (op.format == kFloat32) return;
+  if (!blocked(op.format)) return;
   constexpr int64_t kItemBlocks = 16;
   const int64_t blocks = op.in_features / kBlock, parts = (blocks + kItemBlocks - 1) / kItemBlocks;
   member.for_each(rows * parts, [&](int64_t item) {

@@ -29,6 +29,7 @@ constexpr int kBlock = 32;       // values along a row that share a scale
 constexpr int kChunkBytes = 64;  // four bytes of each of the panel's rows
 constexpr int kQuads = kBlock / 4;
 
+constexpr bool blocked(int32_t format) { return format >= kQ80; }
 constexpr bool nibbles(int32_t format) { return format == kQ40 || format == kQ41; }
 constexpr int offset_of(int32_t format) { return format == kQ80 ? 128 : format == kQ40 ? 8 : 0; }
 constexpr int64_t header_bytes(int32_t format) { return format == kQ41 ? 4 * kPanel : 2 * kPanel; }
@@ -40,7 +41,8 @@ constexpr int64_t panel_block_bytes(int32_t format) {
 
 // Bytes of a panel of any format.
 constexpr int64_t panel_bytes(int32_t format, int64_t depth) {
-  return format == kFloat32 ? 4 * kPanel * depth : depth / kBlock * panel_block_bytes(format);
+  if (blocked(format)) return depth / kBlock * panel_block_bytes(format);
+  return (format == kFloat32 ? 4 : 2) * kPanel * depth;
 }
 
 typedef uint16_t LooseHalves __attribute__((vector_size(2 * kLanes), aligned(2), may_alias));

@@ -24,6 +24,9 @@ inline void embed(const Model& model, const Op& op, const Step& step, Member& me
     if (op.format == kFloat32) {
       const float* token = reinterpret_cast<const float*>(panel) + id % kPanel;
       for (int64_t k = 0; k < hidden; ++k) out[k] = token[k * kPanel];
+    } else if (!blocked(op.format)) {
+      const uint8_t* token = panel + 2 * (id % kPanel);
+      for (int64_t k = 0; k < hidden; ++k) out[k] = widen(op.format, token + 2 * kPanel * k);
     } else {
       dequantise_row(op.format, panel, id % kPanel, hidden, out);
     }

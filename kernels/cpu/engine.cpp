@@ -81,9 +81,12 @@ void eet_run(eet::Engine* engine, const eet::Step* step, int first, int last) {
   });
 }
 
-// Writes `count` rows (count, depth) of a matrix to their places `destinations` among the panels.
-void eet_pack(const float* rows, int64_t count, int64_t depth, const int32_t* destinations, float* panels) {
-  eet::pack_rows(rows, count, depth, destinations, panels);
+// Writes `count` rows (count, depth) of a matrix of `width`-byte floats to their places `destinations` among the panels.
+void eet_pack(int width, const void* rows, int64_t count, int64_t depth, const int32_t* destinations, void* panels) {
+  if (width == 2)
+    eet::pack_rows(static_cast<const uint16_t*>(rows), count, depth, destinations, static_cast<uint16_t*>(panels));
+  else
+    eet::pack_rows(static_cast<const float*>(rows), count, depth, destinations, static_cast<float*>(panels));
 }
 
 // The same for `count` rows of GGUF blocks.

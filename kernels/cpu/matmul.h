@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "halves.h"
 #include "matmul_blocks.h"
 #include "program.h"
 #include "threads.h"
@@ -196,10 +197,25 @@ inline void block_tile(const Op& op, const Tile& tile) {
                    panel_stride, depth, tile.sums, kTileWidth});
 }
 
-// Many rows of float activations where integers are slow: the panels become floats, a chain's length at a time, and the
-// rows of the item share them.
+// A tile of few rows and panels of halves.
+inline void half_tile(const Op& op, const float* x, const Tile& tile) {
+  const int64_t depth = op.in_features, panel_stride = panel_bytes(op.format, depth);
+  multiply_halves<kFewRows>(op.format, tile.rows, tile.panels,
+                            {x + tile.first_row * depth, depth, op.weight + tile.first_panel * panel_stride,
+                             panel_stride, depth, kChain, tile.sums, kTileWidth});
+}
+
+// Passes of many rows whose panels become float32 first, a chain's length at a time, for all rows of the item: halves,
+// and quantised weights with exact activations where integers are slow.
 inline bool as_floats(const Op& op, int64_t rows) {
-  return op.format != kFloat32 && op.pieces == 3 && !kFastDot && rows > kFewRows;
+  if (op.format == kFloat32 || rows <= kFewRows) return false;
+  return !blocked(op.format) || (op.pieces == 3 && !kFastDot);
+}
+
+inline void to_floats(int32_t format, const uint8_t* panel, int64_t first, int64_t columns, float* out) {
+  if (format == kFloat16) return widen_panel<kFloat16>(panel, first, columns, out);
+  if (format == kBfloat16) return widen_panel<kBfloat16>(panel, first, columns, out);
+  dequantise_panel(format, panel, first, columns, out);
 }
 
 // sums (rows of the item, kTileWidth) of the panels from `tile` on; tile.rows is not looked at.
@@ -210,8 +226,8 @@ inline void dequantised_rows(const Op& op, const float* x, Range rows, const Til
   for (int64_t first = 0; first < depth; first += kChain) {
     const int64_t columns = std::min(kChain, depth - first);
     for (int panel = 0; panel < tile.panels; ++panel)
-      dequantise_panel(op.format, op.weight + (tile.first_panel + panel) * panel_bytes(op.format, depth), first, columns,
-                       weights + panel * columns * kPanel);
+      to_floats(op.format, op.weight + (tile.first_panel + panel) * panel_bytes(op.format, depth), first, columns,
+                weights + panel * columns * kPanel);
     for (int64_t t = 0; t < tiles; ++t) {
       const Range some = even_part(rows.size(), t, tiles);
       float* total = sums + some.begin * kTileWidth;
@@ -234,10 +250,10 @@ void matmul(const Op& op, const float* x, int64_t rows, Member& member, Done don
   const bool floats = as_floats(op, rows);
   if (!floats) quantise_rows(op, x, rows, member);
   look_ahead(op, rows, member);
-  if (op.format == kFloat32 && rows <= kFewRows)  // another member has just written it
+  if (!blocked(op.format) && rows <= kFewRows)  // another member has just written it
     for (int64_t i = 0; i < rows * depth; i += kPanel) __builtin_prefetch(x + i, 0, 3);
   member.for_each(ceil_div(panels, kTilePanels) * blocks, [&](int64_t item) {
-    alignas(64) float sums[(kFastDot ? kTileRows : kItemRows) * kTileWidth];
+    alignas(64) float sums[kItemRows * kTileWidth];
     const Range block = even_part(rows, item % blocks, blocks);
     const int64_t panel = item / blocks * kTilePanels;
     const int width = static_cast<int>(std::min<int64_t>(kTilePanels, panels - panel));
@@ -249,8 +265,10 @@ void matmul(const Op& op, const float* x, int64_t rows, Member& member, Done don
       const Tile tile{block.begin + part.begin, panel, static_cast<int>(part.size()), width, own};
       if (op.format == kFloat32)
         dense_tile(op, x, item % blocks * tiles + t, tile, panel + kTilePanels >= panels);
-      else if (!floats)
+      else if (blocked(op.format) && !floats)
         block_tile(op, tile);
+      else if (!floats)
+        half_tile(op, x, tile);
       done(tile);
     }
   });

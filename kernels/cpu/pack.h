@@ -10,7 +10,8 @@ namespace eet {
 
 // rows (count, depth) row-major; row r becomes packed row destinations[r], lane destination % 16 of its panel.
 // Sixteen rows at a time, a few columns of each, so that the panel's lines stay in the first-level cache.
-inline void pack_rows(const float* rows, int64_t count, int64_t depth, const int32_t* destinations, float* panels) {
+template <class Weight>
+void pack_rows(const Weight* rows, int64_t count, int64_t depth, const int32_t* destinations, Weight* panels) {
   constexpr int64_t kColumns = 64;
   for (int64_t first = 0; first < count; first += kPanel) {
     const int64_t last = std::min(count, first + kPanel);
@@ -18,8 +19,8 @@ inline void pack_rows(const float* rows, int64_t count, int64_t depth, const int
       const int64_t width = std::min(kColumns, depth - column);
       for (int64_t row = first; row < last; ++row) {
         const int64_t to = destinations[row];
-        const float* from = rows + row * depth + column;
-        float* lane = panels + (to / kPanel * depth + column) * kPanel + to % kPanel;
+        const Weight* from = rows + row * depth + column;
+        Weight* lane = panels + (to / kPanel * depth + column) * kPanel + to % kPanel;
         for (int64_t k = 0; k < width; ++k) lane[k * kPanel] = from[k];
       }
     }

@@ -12,7 +12,7 @@ enum Stem : int32_t { kEmbed, kNormQkv, kAttention, kLinearResidual, kNormAdd, k
 enum NormKind : int32_t { kLayerNorm, kRmsNorm };
 enum QkNorm : int32_t { kNone, kHead, kHeads, kFull };  // see norm_qkv.h
 enum Activation : int32_t { kGeluTanh, kGeluErf, kSilu, kRelu };
-enum Format : int32_t { kFloat32, kQ80, kQ40, kQ41 };
+enum Format : int32_t { kFloat32, kFloat16, kBfloat16, kQ80, kQ40, kQ41 };
 
 // What all ops share.
 struct Model {

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from eet_demo.engine.blocks import BLOCK_BYTES, BLOCK_VALUES, WeightFormat, dequantise
 from eet_demo.engine.checkpoint import POSITIONS, RawBlock, RowBlock
 from eet_demo.engine.executors import Step
-from eet_demo.engine.executors.cpu.executor import CpuExecutor
-from eet_demo.engine.executors.cpu.layout import PANEL, CpuLayout
+from eet_demo.engine.executors.cpu.executor import CpuExecutor, rounded
+from eet_demo.engine.executors.cpu.layout import PANEL, CpuLayout, DenseType
 from eet_demo.engine.plan import Limits, plan_memory
 from eet_demo.engine.program import Op, build_program
 from eet_demo.engine.spec import ModelSpec
@@ -81,13 +81,23 @@ def random_blocks(rng: np.random.Generator, rows: int, columns: int, format: Wei
     return raw.reshape(rows, -1)
 
 
+def held(values: Array, dtype: DenseType) -> Array:
+    """The nearest float32 that `dtype` holds too."""
+    if dtype == "float32":
+        return values
+    bits = rounded(values, dtype)
+    return bits.view(np.float16).astype(np.float32) if dtype == "float16" else (bits.astype(np.uint32) << 16).view("f4")
+
+
 class RandomCheckpoint:
     """Random weights in the places a checkpoint would have them. Matrices keep sums near 1, vectors are around 1.
 
-    Matrices are stored in `format` where their columns fill its blocks.
+    Matrices are stored in `format` where their columns fill its blocks; they hold numbers that `dtype` holds.
     """
 
-    def __init__(self, spec: ModelSpec, seed: int, format: WeightFormat = "dense") -> None:
+    def __init__(
+        self, spec: ModelSpec, seed: int, format: WeightFormat = "dense", dtype: DenseType = "float32"
+    ) -> None:
         rng = np.random.default_rng(seed)
         self._parts: dict[str, list[Array]] = {}
         self._raw: dict[str, list[Array]] = {}
@@ -102,7 +112,8 @@ class RandomCheckpoint:
                 continue
             shapes = [(part.rows, weight.columns) if weight.is_matrix else (part.rows,) for part in weight.parts]
             spread, centre = (weight.columns**-0.5, 0.0) if weight.is_matrix else (0.2, 1.0)
-            self._parts[weight.name] = [rng.normal(centre, spread, shape).astype(np.float32) for shape in shapes]
+            parts = [rng.normal(centre, spread, shape).astype(np.float32) for shape in shapes]
+            self._parts[weight.name] = [held(part, dtype) if weight.is_matrix else part for part in parts]
 
     def check(self) -> None:
         pass
@@ -135,14 +146,15 @@ class Rig:
         flags: Sequence[str] = (),
         format: WeightFormat = "dense",
         quantised_activations: bool = False,
+        dtype: DenseType = "float32",
     ) -> None:
         self.spec, self.limits = spec, limits
         self.program = build_program(spec)
-        self.checkpoint = checkpoint = RandomCheckpoint(spec, seed, format)
+        self.checkpoint = checkpoint = RandomCheckpoint(spec, seed, format, dtype)
         formats = checkpoint.formats
-        self.plan = plan = plan_memory(self.program, CpuLayout(formats), limits, guard_bytes=64)
+        self.plan = plan = plan_memory(self.program, CpuLayout(formats, dtype), limits, guard_bytes=64)
         options = EngineOptions(threads=threads, debug=True, quantised_activations=quantised_activations)
-        self.executor = CpuExecutor(self.program, plan, options, flags=flags, formats=formats)
+        self.executor = CpuExecutor(self.program, plan, options, flags=flags, formats=formats, dtype=dtype)
         self.executor.load(checkpoint)  # type: ignore[arg-type]
         self._weights = {weight.name: checkpoint.canonical(weight) for weight in weights_of(spec)}
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+from typing import Any
 
 import numpy as np
 from cpu_harness import Rig, gpt2, llama, step_of
 
-from eet_demo.engine.blocks import WeightFormat
 from eet_demo.engine.plan import Limits
 from eet_demo.records import Sampling
 
@@ -23,11 +23,12 @@ SPECS = {
     "blocks": llama(96, 3, 1, 32, intermediate_size=160, vocab_size=331),
     "gpt2": gpt2(56, 7, intermediate_size=72, activation="gelu_erf"),
 }
-FORMATS: dict[str, tuple[tuple[WeightFormat, bool], ...]] = {
-    "window": (("dense", False), ("q8_0", False), ("q4_0", True)),
-    "blocks": (("q4_1", False), ("q8_0", True)),
+FORMATS: dict[str, tuple[dict[str, Any], ...]] = {
+    "window": ({}, {"format": "q8_0"}, {"format": "q4_0", "quantised_activations": True}),
+    "blocks": ({"format": "q4_1"}, {"format": "q8_0", "quantised_activations": True}),
+    "gpt2": ({}, {"dtype": "float16"}, {"dtype": "bfloat16"}),
 }
-"""Weights and whether activations are quantised; dense where nothing is said."""
+"""How weights and activations are stored; dense float32 where nothing is said."""
 
 SAMPLINGS = (Sampling(), Sampling(1.0, seed=5), Sampling(0.9, top_k=20, seed=5), Sampling(1.1, top_p=0.8, seed=5))
 CONTEXT = 75
@@ -81,10 +82,9 @@ def main() -> None:
     what, *flags = sys.argv[1:]
     address_sanitizer = any("address" in flag for flag in flags)
     for threads in (1, 3):
-        cases = [(name, *stored) for name in SPECS for stored in FORMATS.get(name, (("dense", False),))]
-        for name, format, quantised in cases:
+        for spec, stored in [(spec, stored) for name, spec in SPECS.items() for stored in FORMATS.get(name, ({},))]:
             limits = Limits(max_batch=3, max_context=CONTEXT, prefill_chunk=64)
-            rig = Rig(SPECS[name], limits, threads, flags=flags, format=format, quantised_activations=quantised)
+            rig = Rig(spec, limits, threads, flags=flags, **stored)
             if address_sanitizer:
                 mark(rig, poisoned=True)
             if what == "broken":

@@ -10,6 +10,7 @@ from cpu_harness import Rig, assert_accurate, gpt2, llama, step_of
 
 from eet_demo.engine.blocks import WeightFormat
 from eet_demo.engine.executors import Executor
+from eet_demo.engine.executors.cpu.layout import DenseType
 from eet_demo.engine.executors.reference_executor import ReferenceExecutor, ReferenceLayout
 from eet_demo.engine.plan import Limits, plan_memory
 from eet_demo.hardware import cpu_features
@@ -63,15 +64,19 @@ def reference_logits(rig: Rig, dtype: str) -> np.ndarray:
 
 @pytest.mark.parametrize("build", list(builds()))
 @pytest.mark.parametrize(
-    ("name", "format"),
-    [*((name, "dense") for name in SPECS if name != "blocks"), *(("blocks", f) for f in ("q8_0", "q4_0", "q4_1"))],
+    ("name", "format", "dtype"),
+    [
+        *((name, "dense", "float32") for name in SPECS if name != "blocks"),
+        *(("blocks", format, "float32") for format in ("q8_0", "q4_0", "q4_1")),
+        *(("gpt2", "dense", dtype) for dtype in ("float16", "bfloat16")),
+    ],
 )
-def test_build_agrees_with_the_reference(name: str, build: str, format: WeightFormat) -> None:
-    """Quantised weights against the reference's dequantised ones: float32's accuracy, whatever the instructions."""
-    rig = Rig(SPECS[name], LIMITS, threads=2, flags=builds()[build], format=format)
+def test_build_agrees_with_the_reference(name: str, build: str, format: WeightFormat, dtype: DenseType) -> None:
+    """Quantised and halved weights against what they stand for: float32's accuracy, whatever the instructions."""
+    rig = Rig(SPECS[name], LIMITS, threads=2, flags=builds()[build], format=format, dtype=dtype)
     try:
         got = logits_of(rig.executor, rig.spec.vocab_size)
     finally:
         rig.executor.close()
     exact, numpy32 = reference_logits(rig, "float64"), reference_logits(rig, "float32")
-    assert_accurate(got, exact, numpy32, np.abs(exact).max() * 10, name=name, build=build, format=format)
+    assert_accurate(got, exact, numpy32, np.abs(exact).max() * 10, name=name, build=build, format=format, dtype=dtype)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cpu_harness import THREADS, Array, Rig, assert_accurate, gpt2, llama, rig, step_of
+from cpu_harness import THREADS, Array, RandomCheckpoint, Rig, assert_accurate, gpt2, llama, rig, step_of
 
 from eet_demo.engine.blocks import WeightFormat
 from eet_demo.engine.executors import reference
-from eet_demo.engine.executors.cpu.layout import CpuLayout
+from eet_demo.engine.executors.cpu.executor import CpuExecutor, rounded
+from eet_demo.engine.executors.cpu.layout import CpuLayout, DenseType
+from eet_demo.engine.plan import Limits, plan_memory
+from eet_demo.engine.program import build_program
 from eet_demo.engine.weights import weights_of
-from eet_demo.errors import UnsupportedError
+from eet_demo.errors import NumericsError, UnsupportedError
 from eet_demo.hardware import cpu_features
+from eet_demo.records import EngineOptions
 
 FORMATS: tuple[WeightFormat, ...] = ("q8_0", "q4_0", "q4_1")
 SPECS = {
@@ -160,3 +164,55 @@ def test_quantised_activations_need_quantised_weights() -> None:
         rig(SPECS["llama-32"], 1, quantised_activations=True),
     ):
         pass
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", list(SPECS))
+def test_halves_are_widened_exactly(name: str, dtype: DenseType) -> None:
+    with rig(SPECS[name], 2, dtype=dtype) as loaded:
+        for rows in (1, 2, 3, 7, 16, 17, 200):
+            for source in ("attention", "hidden"):
+                op = loaded.op(f"layers.0.linear_residual.{source}")
+                x = spread(np.random.default_rng(rows), (rows, op.out.in_features))
+                check(loaded, source, x, name=name, dtype=dtype)
+        step = step_of([50])
+        loaded.run(loaded.op("embed"), step)
+        op = loaded.op("embed")
+        table = loaded.weight(op.tokens, np.float32)[step.token_ids] * np.float32(op.scale)
+        if op.positions:
+            table = table + loaded.weight(op.positions, np.float32)[step.positions]
+        assert np.allclose(loaded.get("residual", table.shape), table, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_halves_same_bits_for_any_threads_and_rows(dtype: DenseType) -> None:
+    rng = np.random.default_rng(0)
+    x, residual = spread(rng, (40, 1536)), rng.normal(size=(40, 576)).astype(np.float32)
+    results = []
+    for threads in THREADS:
+        with rig(SPECS["llama-576"], threads, dtype=dtype) as loaded:
+            results.append(run_out(loaded, "hidden", x, residual))
+            results.append(np.concatenate([run_out(loaded, "hidden", x[[i]], residual[[i]]) for i in range(40)]))
+    assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_halves_are_rounded_as_torch_rounds(dtype: DenseType) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    values = (rng.normal(size=5000) * 10.0 ** rng.integers(-6, 4, 5000)).astype(np.float32)
+    expected = torch.from_numpy(values).to(getattr(torch, dtype)).view(torch.int16).numpy().view(np.uint16)
+    assert np.array_equal(rounded(values, dtype), expected)
+
+
+def test_values_beyond_float16_are_named() -> None:
+    spec = SPECS["llama-32"]
+    checkpoint = RandomCheckpoint(spec, 0)
+    weight = next(weight for weight in weights_of(spec) if weight.name == "layers.0.down.weight")
+    next(checkpoint.blocks(weight)).values[3, 4] = 7e4
+    program = build_program(spec)
+    plan = plan_memory(program, CpuLayout(dtype="float16"), Limits(1, 8, 8))
+    executor = CpuExecutor(program, plan, EngineOptions(threads=1), dtype="float16")
+    with pytest.raises(NumericsError, match=r"down_proj.*65,504"):
+        executor.load(checkpoint)  # type: ignore[arg-type]
+    executor.close()

@@ -9,7 +9,7 @@ import pytest
 from eet_demo.engine.executors import reference
 from eet_demo.engine.executors.cpu.compiler import SOURCES
 from eet_demo.engine.executors.cpu.lowering import Lowering
-from eet_demo.engine.executors.cpu.records import ACTIVATIONS, NORMS, STEMS
+from eet_demo.engine.executors.cpu.records import ACTIVATIONS, FORMATS, NORMS, STEMS
 
 TESTS = Path(__file__).parent
 HEADER = ("in: ", "out: ", "items: ")
@@ -39,7 +39,8 @@ def test_header_opens_with_its_formula_and_shapes(stem: str) -> None:
 def test_names_match_the_enums() -> None:
     """The order of the names in Python is the order of the enums in C++."""
     text = (SOURCES / "program.h").read_text()
-    for enum, prefix, names in (("Stem", "k", STEMS), ("NormKind", "k", NORMS), ("Activation", "k", ACTIVATIONS)):
+    enums = {"Stem": STEMS, "NormKind": NORMS, "Activation": ACTIVATIONS, "Format": FORMATS}
+    for enum, names in enums.items():
         listed = text.split(f"enum {enum} : int32_t {{ ", 1)[1].split(" }", 1)[0].split(", ")
-        camel = [prefix + "".join(word.capitalize() for word in name.split("_")) for name in names]
+        camel = ["k" + "".join(word.capitalize() for word in name.split("_")) for name in names]
         assert [name.removesuffix("Norm") for name in listed] == camel

@@ -7,17 +7,18 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eet_demo.engine import program as p
-from eet_demo.engine.blocks import WeightFormat, row_bytes
+from eet_demo.engine.blocks import BLOCK_BYTES, WeightFormat, row_bytes
 from eet_demo.engine.checkpoint import POSITIONS, Checkpoint
 from eet_demo.engine.executors import Float32, Int32, Step
 from eet_demo.engine.executors.cpu import records
 from eet_demo.engine.executors.cpu.compiler import DEFAULT_CACHE, library
-from eet_demo.engine.executors.cpu.layout import CpuLayout, destinations
+from eet_demo.engine.executors.cpu.layout import CpuLayout, DenseType, destinations
 from eet_demo.engine.executors.cpu.lowering import Constants, Lowering, lower_model
 from eet_demo.engine.executors.host_arena import HostArena
 from eet_demo.engine.passes import decode_on_host
@@ -45,8 +46,12 @@ class CpuExecutor:
         cache: Path = DEFAULT_CACHE,
         flags: Sequence[str] = (),
         formats: Mapping[str, WeightFormat] = MappingProxyType({}),
+        dtype: DenseType = "float32",
     ) -> None:
-        """Compiles at first use, with `flags` beside the usual ones (a sanitizer's, say); `formats` as in CpuLayout.
+        """Compiles at first use, with `flags` beside the usual ones (a sanitizer's, say).
+
+        `formats` and `dtype` as in CpuLayout: a dtype of 16 bits is how dense matrices are stored; activations, cache,
+        norms and biases stay float32.
 
         Raises:
             UnsupportedError: an option that makes no sense here, or a thread count it cannot serve.
@@ -55,7 +60,7 @@ class CpuExecutor:
         self.threads = _threads(options)
         self._program, self._plan, self._spec = program, plan, program.spec
         self._debug = options.debug
-        self._layout = CpuLayout(formats)
+        self._layout = CpuLayout(formats, dtype)
         pieces = _pieces(options, formats)
         self._library = records.open_library(library(cache, flags))
         self._arena = HostArena(plan, options.debug)
@@ -163,8 +168,11 @@ class CpuExecutor:
         self._arena.close()
 
     def _load_weight(self, checkpoint: Checkpoint, weight: Weight) -> None:
-        if (format := self._layout.format_of(weight.name)) != "dense":
-            self._load_blocks(checkpoint, weight, format)
+        if weight.is_matrix and weight.name != POSITIONS:
+            if (format := self._layout.format_of(weight.name)) in BLOCK_BYTES:
+                self._load_blocks(checkpoint, weight, cast(WeightFormat, format))
+            else:
+                self._load_panels(checkpoint, weight, cast(DenseType, format))
             return
         target = self._arena.view(weight.name, np.float32)
         if weight.name == POSITIONS:
@@ -178,12 +186,22 @@ class CpuExecutor:
         for block in checkpoint.blocks(weight):
             values = np.ascontiguousarray(block.values)
             rows: NDArray[np.int32] = places[block.part][block.start : block.start + len(values)]
-            if weight.is_matrix:
-                self._library.eet_pack(
-                    values.ctypes.data, len(values), weight.columns, rows.ctypes.data, target.ctypes.data
-                )
-            else:
-                target[rows] = values
+            target[rows] = values
+
+    def _load_panels(self, checkpoint: Checkpoint, weight: Weight, dtype: DenseType) -> None:
+        target = self._arena.view(weight.name, np.float32 if dtype == "float32" else np.uint16)
+        if target.size != weight.rows * weight.columns:
+            target[:] = 0  # the rows that pad
+        places = destinations(self._spec, weight)
+        for block in checkpoint.blocks(weight):
+            values = np.ascontiguousarray(rounded(block.values, dtype))
+            if dtype == "float16" and not np.isfinite(values.view(np.float16)).all():
+                name = weight.parts[block.part].tensor
+                raise NumericsError(f"{name} holds values beyond float16's 65,504; choose bfloat16 or float32")
+            rows: NDArray[np.int32] = places[block.part][block.start : block.start + len(values)]
+            self._library.eet_pack(
+                target.itemsize, values.ctypes.data, len(values), weight.columns, rows.ctypes.data, target.ctypes.data
+            )
 
     def _load_blocks(self, checkpoint: Checkpoint, weight: Weight, format: WeightFormat) -> None:
         target = self._arena.view(weight.name, np.uint8)
@@ -196,6 +214,17 @@ class CpuExecutor:
             self._library.eet_pack_blocks(
                 code, raw.ctypes.data, len(raw), weight.columns, rows.ctypes.data, target.ctypes.data
             )
+
+
+def rounded(values: Float32, dtype: DenseType) -> NDArray[Any]:
+    """The values in `dtype`, to nearest, ties to even: float32 as they are, the bits of the others as uint16."""
+    if dtype == "float32":
+        return values
+    if dtype == "float16":
+        with np.errstate(over="ignore"):
+            return values.astype(np.float16).view(np.uint16)
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
 
 
 def _pieces(options: EngineOptions, formats: Mapping[str, WeightFormat]) -> int:

@@ -9,16 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 from types import MappingProxyType
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eet_demo.engine import program as p
-from eet_demo.engine.blocks import BLOCK_VALUES, WeightFormat, row_bytes
+from eet_demo.engine.blocks import BLOCK_BYTES, BLOCK_VALUES, WeightFormat, row_bytes
 from eet_demo.engine.checkpoint import POSITIONS
 from eet_demo.engine.plan import Limits
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.engine.weights import Weight
+
+DenseType = Literal["float32", "float16", "bfloat16"]
+Stored = Literal["float32", "float16", "bfloat16", "q8_0", "q4_0", "q4_1"]
+"""How a matrix lies in the arena."""
 
 PANEL = 16
 CHUNK = 64
@@ -34,29 +39,36 @@ def padded(rows: int) -> int:
 
 
 class CpuLayout:
-    """float32 activations and cache; weights as `formats` says, dense (float32) where it says nothing."""
+    """float32 activations and cache; matrices as `formats` says, in `dtype` where it says nothing or dense."""
 
     activation_bytes = FLOAT
     kv_bytes = FLOAT
 
-    def __init__(self, formats: Mapping[str, WeightFormat] = MappingProxyType({})) -> None:
-        self.formats = formats
+    def __init__(
+        self, formats: Mapping[str, WeightFormat] = MappingProxyType({}), dtype: DenseType = "float32"
+    ) -> None:
+        self.formats, self.dtype = formats, dtype
 
-    def format_of(self, weight: str) -> WeightFormat:
-        return self.formats.get(weight, "dense")
+    def format_of(self, matrix: str) -> Stored:
+        """How the matrix of that canonical name is stored."""
+        format = self.formats.get(matrix, "dense")
+        return self.dtype if format == "dense" else format
 
     def weight_bytes(self, weight: Weight) -> int:
+        if not weight.is_matrix:
+            return FLOAT * packed_rows(weight)
         if weight.name == POSITIONS:
             return FLOAT * weight.rows * weight.columns
-        if (format := self.format_of(weight.name)) != "dense":
-            return packed_rows(weight) * row_bytes(format, weight.columns)
-        return FLOAT * packed_rows(weight) * max(1, weight.columns)
+        format = self.format_of(weight.name)
+        if format in BLOCK_BYTES:
+            return packed_rows(weight) * row_bytes(cast(WeightFormat, format), weight.columns)
+        return (FLOAT if format == "float32" else FLOAT // 2) * packed_rows(weight) * weight.columns
 
     def scratch_bytes(self, op: p.Op, limits: Limits) -> int:
         """What an op works in, then its input rows as integers where its weight is quantised."""
         floats = self.float_scratch_bytes(op, limits)
         linear = op.linear
-        if linear is None or self.format_of(linear.weight) == "dense":
+        if linear is None or self.format_of(linear.weight) not in BLOCK_BYTES:
             return floats
         rows = limits.logit_rows if isinstance(op, p.NormLmHead) else limits.rows
         return floats + rows * linear.in_features // BLOCK_VALUES * ACTIVATION_BLOCK_BYTES

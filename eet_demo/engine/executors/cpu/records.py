@@ -6,13 +6,13 @@ import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int32, c_int64, c_uint64, c_void_p
 from pathlib import Path
 
-from eet_demo.engine.blocks import WeightFormat
+from eet_demo.engine.executors.cpu.layout import Stored
 from eet_demo.engine.spec import QkNorm
 from eet_demo.errors import KernelCompileError
 
 STEMS = ("embed", "norm_qkv", "attention", "linear_residual", "norm_add", "norm_mlp", "norm_lm_head", "sample")
 NORMS = ("layer", "rms")
-FORMATS: tuple[WeightFormat, ...] = ("dense", "q8_0", "q4_0", "q4_1")
+FORMATS: tuple[Stored, ...] = ("float32", "float16", "bfloat16", "q8_0", "q4_0", "q4_1")
 QK_NORMS: tuple[QkNorm, ...] = ("none", "head", "heads", "full")
 ACTIVATIONS = ("gelu_tanh", "gelu_erf", "silu", "relu")
 MAX_THREADS = 64
@@ -69,7 +69,7 @@ def open_library(path: Path) -> ctypes.CDLL:
         "eet_create": (c_void_p, POINTER(Model), POINTER(Op), c_int, c_int),
         "eet_destroy": (None, c_void_p),
         "eet_run": (None, c_void_p, POINTER(Step), c_int, c_int),
-        "eet_pack": (None, c_void_p, c_int64, c_int64, c_void_p, c_void_p),
+        "eet_pack": (None, c_int, c_void_p, c_int64, c_int64, c_void_p, c_void_p),
         "eet_pack_blocks": (None, c_int, c_void_p, c_int64, c_int64, c_void_p, c_void_p),
         "eet_touch": (None, c_void_p, c_void_p, c_int64),
         "eet_read": (c_int, c_void_p, c_void_p, c_int64),
