@@ -53,7 +53,9 @@ class KernelCompileError(EetError):
 
 
 class KernelFaultError(EetError):
-    """The simulator found a mistake in a kernel; the message says what, where and which thread."""
+    """A kernel failed on the GPU, or the simulator found a mistake in one; the message names it."""
+
+    remedy = "Start the race again: a fresh process is started for it. If it fails again, please report the message."
 
 
 class NumericsError(EetError):

@@ -198,7 +198,14 @@ class Bench:
         }
 
     def _build_lanes(self) -> list[Lane]:
-        job = LaneJob(self._request, self._resources.pool, lambda update: None, self._stop, full_warm_up=True)
+        job = LaneJob(
+            self._request,
+            self._resources.pool,
+            lambda update: None,
+            self._stop,
+            full_warm_up=True,
+            same_warm_up=self._settings.device == "cuda",
+        )
         lanes = []
         for index, name in enumerate(self._settings.sides):
             options = side_options(name, self._settings, self._model, self._resources.threads)

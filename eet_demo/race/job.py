@@ -28,6 +28,7 @@ class LaneJob:
         post: takes one update for the page.
         stop: set once the visitor pressed Stop.
         full_warm_up: warm up with the whole prompt however long; else at most WARM_UP_PROMPT_TOKENS of each row.
+        same_warm_up: warm up with the very request: on a GPU, graphs and compiled code are made for its lengths.
     """
 
     request: RunRequest
@@ -35,9 +36,11 @@ class LaneJob:
     post: Callable[[Update], None]
     stop: threading.Event
     full_warm_up: bool = False
+    same_warm_up: bool = False
 
     def warm_up_request(self) -> RunRequest:
-        """The run before the clock starts: the same rows, at most WARM_UP_TOKENS new tokens."""
-        longest = None if self.full_warm_up else WARM_UP_PROMPT_TOKENS
+        """The run before the clock starts: the same rows, at most WARM_UP_TOKENS new tokens unless `same_warm_up`."""
+        longest = None if self.full_warm_up or self.same_warm_up else WARM_UP_PROMPT_TOKENS
         prompts = tuple(row[:longest] for row in self.request.prompt_ids)
-        return RunRequest(prompts, min(WARM_UP_TOKENS, self.request.new_tokens), self.request.sampling)
+        new_tokens = self.request.new_tokens if self.same_warm_up else min(WARM_UP_TOKENS, self.request.new_tokens)
+        return RunRequest(prompts, new_tokens, self.request.sampling)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Generator, Sequence
 
 from eet_demo import errors
-from eet_demo.errors import EetError, WorkerError
+from eet_demo.errors import EetError, KernelFaultError, WorkerError
 from eet_demo.race.handle import WorkerHandle
 from eet_demo.race.job import WARM_UP_PROMPT_TOKENS, LaneJob, Waiting
 from eet_demo.race.memory import ProcessMemory
@@ -105,7 +105,10 @@ class Lane:
         self.record.error = {"message": str(error), "remedy": error.remedy}
         self._job.post({"kind": "error", "side": self.index, **self.record.error})
         self._state("failed", str(error))
-        if self._handle is not None and not self.resident:
+        if self._handle is not None and isinstance(error, KernelFaultError | WorkerError):
+            self._handle.kill()  # a GPU serves no process that had a fault on it; a fresh one starts for the next race
+            self.unload()
+        elif self._handle is not None and not self.resident:
             self.unload()
 
     def ask_to_stop(self) -> None:

@@ -117,7 +117,13 @@ class Race:
         return RunRequest(rows, self._settings.new_tokens, self._settings.sampling, stop_ids)
 
     def _build_lanes(self, request: RunRequest, model: RaceModel) -> list[Lane]:
-        job = LaneJob(request, self._resources.pool, lambda update: self._updates.append(update), self._stop)
+        job = LaneJob(
+            request,
+            self._resources.pool,
+            lambda update: self._updates.append(update),
+            self._stop,
+            same_warm_up=self._settings.device == "cuda",
+        )
         return [
             Lane(index, self._side_options(name, model), job, new_record(name, request, model))
             for index, name in enumerate(self._settings.sides)

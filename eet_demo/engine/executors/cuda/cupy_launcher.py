@@ -7,6 +7,7 @@ import importlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,8 +22,11 @@ from eet_demo.engine.executors.cuda.launch import MAX_SHARED_BYTES, Argument, In
 from eet_demo.engine.executors.cuda.nvrtc import cuda_include, refusal
 from eet_demo.engine.executors.cuda.sources import CUDA_SOURCES, Source, read_source
 from eet_demo.errors import KernelCompileError, UnsupportedError
+from eet_demo.hardware import usable_cores
 
 log = logging.getLogger(__name__)
+
+MAX_COMPILERS = 16
 
 OVERLAP_CAPABILITY = 90
 """Programmatic dependent launch needs sm_90; below, `overlaps` changes nothing but time."""
@@ -61,8 +65,9 @@ class CupyLauncher:
         self._functions: dict[Instance, Any] = {}
 
     def prepare(self, instances: Iterable[Instance]) -> None:
-        for instance in instances:
-            self._function(instance)
+        """Several at a time: NVRTC compiles in parallel, and a model has some fifty instances."""
+        with ThreadPoolExecutor(max_workers=min(MAX_COMPILERS, usable_cores())) as pool:
+            list(pool.map(self._function, instances))
 
     def launch(self, instance: Instance, config: LaunchConfig, arguments: Sequence[Argument]) -> None:
         for index, argument in enumerate(arguments):

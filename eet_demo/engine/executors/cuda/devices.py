@@ -14,7 +14,7 @@ from eet_demo.engine.executors.cuda.cupy_launcher import CupyLauncher, import_cu
 from eet_demo.engine.executors.cuda.launch import Instance
 from eet_demo.engine.executors.cuda.queue import Queue
 from eet_demo.engine.executors.cuda.sim_launcher import SimLauncher
-from eet_demo.errors import KernelFaultError, UnsupportedError
+from eet_demo.errors import KernelFaultError, MemoryPlanError, UnsupportedError
 from eet_demo.records import EngineOptions
 
 OLDEST_CAPABILITY = 75
@@ -125,7 +125,14 @@ class CudaDevice:
         self.queue.prepare(instances)
 
     def allocate(self, nbytes: int) -> torch.Tensor:
-        return torch.empty(nbytes, dtype=torch.uint8, device="cuda")
+        try:
+            return torch.empty(nbytes, dtype=torch.uint8, device="cuda")
+        except torch.OutOfMemoryError as error:
+            free, total = torch.cuda.mem_get_info()
+            raise MemoryPlanError(
+                f"the plan of {nbytes:,} bytes could not be allocated: {free:,} of the GPU's {total:,} bytes are free "
+                f"({str(error).splitlines()[0]}). Choose a smaller model, context or batch."
+            ) from None
 
     def ring(self, words: int) -> torch.Tensor:
         return torch.zeros(words, dtype=torch.int32, pin_memory=True)
