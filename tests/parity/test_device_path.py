@@ -13,13 +13,11 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import make_checkpoint
-from gguf_files import random_model, write_gguf
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from eet_demo import Engine, EngineOptions, Sampling
 from eet_demo.errors import NumericsError, RequestError, UnsupportedError
-from eet_demo.gguf_import import convert
 from eet_demo.prompts import build_prompt
 from eet_demo.tokens import Tokenizer
 
@@ -52,7 +50,10 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder converted from a GGUF of Q4_1 blocks, which lies in it."""
-    import gguf
+    gguf = pytest.importorskip("gguf", reason="a GPU host need not have it")
+    from gguf_files import random_model, write_gguf
+
+    from eet_demo.gguf_import import convert
 
     folder = tmp_path_factory.mktemp("blocks")
     path = write_gguf(folder / "model.gguf", random_model("llama"), gguf.GGMLQuantizationType.Q4_1)
