@@ -98,15 +98,14 @@ def test_logits_of_quantised_weights(stock: Stock) -> None:
         assert np.abs(reference - cpu).max() <= 4 * torch_error + 2e-5, f"row {row}"
 
 
-@pytest.mark.parametrize("device", ("reference", "cpu"))
+@pytest.mark.parametrize("device", ["reference", "cpu"])
 def test_greedy_tokens(stock: Stock, device: str) -> None:
     """Decode steps of a ragged batch, the first of them beyond every window.
 
     Where transformers rotates by the length of the moment, and the engine by its max_context, the reference decides.
     """
     new_tokens = stock.family.new_tokens or 4
-    room = (stock.family.max_context or 0) - new_tokens
-    prompts = [prompt[:room] if room > 0 else prompt for prompt in stock.prompts[:3]]
+    prompts = [prompt[: stock.family.max_context - new_tokens] for prompt in stock.prompts[:3]]
     with stock.engine(device, chunk=32) as engine:
         written = engine.generate(prompts, max_new_tokens=new_tokens).token_ids
     if stock.family.new_tokens:
