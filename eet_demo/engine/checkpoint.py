@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eet_demo.engine.blocks import BLOCK_BYTES, BLOCK_VALUES, WeightFormat, quantise_q8_0
+from eet_demo.engine.families import unknown_tensors
 from eet_demo.engine.gguf_weights import GgufWeights
 from eet_demo.engine.spec import ModelSpec, spec_from_config
 from eet_demo.engine.weights import Part, Weight, weights_of
@@ -84,15 +85,15 @@ class Checkpoint:
         """Raises CheckpointError for a folder without a readable config or with broken safetensors files."""
         self.folder = folder
         self._weights = weights
-        self.config = _read_json(folder / "config.json")
+        self.config = read_json(folder / "config.json")
         self.spec: ModelSpec = spec_from_config(self.config)
         self._entries: dict[str, TensorEntry] = {}
         for file in _safetensors_files(folder):
-            self._entries.update(_read_header(file))
+            self._entries.update(read_header(file))
         self._prefix = self._find_prefix()
 
     def check(self) -> None:
-        """Raises CheckpointError naming every missing or misshapen tensor."""
+        """Raises CheckpointError naming every missing, misshapen or superfluous tensor."""
         faults = []
         for weight in weights_of(self.spec):
             for part in weight.parts:
@@ -104,6 +105,8 @@ class Checkpoint:
                     faults.append(f"{part.tensor} is stored as {entry.dtype}; read are {', '.join(_DTYPES)}")
                 elif entry.shape != expected:
                     faults.append(f"{part.tensor} has shape {entry.shape}, the config asks for {expected}")
+        own_names = (name.removeprefix(self._prefix) for name in self._entries)
+        faults += [f"{name} is in the files but not in the config" for name in unknown_tensors(self.spec, own_names)]
         if faults:
             shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
             raise CheckpointError(f"{self.folder.name}: {shown}")
@@ -231,11 +234,14 @@ def _expected_shape(weight: Weight, part: Part) -> tuple[int, ...]:
     return (weight.columns, part.tensor_rows) if part.transposed else (part.tensor_rows, weight.columns)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises CheckpointError."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent} has no {path.name}: not a model folder") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
@@ -248,15 +254,18 @@ def _safetensors_files(folder: Path) -> list[Path]:
     if not index.exists():
         files = [folder / "model.safetensors"]
     else:
-        names = _read_json(index).get("weight_map", {})
-        files = [folder / Path(str(name)).name for name in sorted(set(names.values()))]
+        names = read_json(index).get("weight_map")
+        if not isinstance(names, dict) or not all(str(name).endswith(".safetensors") for name in names.values()):
+            raise CheckpointError(f"{index} has no weight_map from tensors to .safetensors files")
+        files = [folder / Path(name).name for name in sorted(set(map(str, names.values())))]
     for file in files:
-        if not file.exists():
+        if not os.path.isfile(file):
             raise CheckpointError(f"{folder.name} has no {file.name}; only safetensors are read, never pickle")
     return files
 
 
-def _read_header(path: Path) -> dict[str, TensorEntry]:
+def read_header(path: Path) -> dict[str, TensorEntry]:
+    """Every tensor of a safetensors file by name. Raises CheckpointError for a broken header."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -274,11 +283,11 @@ def _entry(path: Path, name: str, item: dict[str, Any], base: int, size: int) ->
     """One header line, checked: the bytes it names lie in the file and are as many as its shape needs."""
     dtype, shape = item["dtype"], tuple(item["shape"])
     start, stop = item["data_offsets"]
+    if any(type(extent) is not int or extent < 0 for extent in (*shape, start, stop)):
+        raise ValueError(f"{name} has shape {shape} at bytes {start} to {stop}")
     if dtype not in _DTYPES:
-        return TensorEntry(path, base + start, dtype, shape)
-    if any(not isinstance(extent, int) or extent < 0 for extent in shape):
-        raise ValueError(f"{name} has shape {shape}")
-    if stop - start != math.prod(shape) * _DTYPES[dtype].itemsize or start < 0:
+        return TensorEntry(path, base + start, str(dtype), shape)
+    if stop - start != math.prod(shape) * _DTYPES[dtype].itemsize:
         raise ValueError(f"{name} names {stop - start} bytes for shape {shape} of {dtype}")
     if base + stop > size:
         raise CheckpointError(f"{path.name} ends before {name}: the download is truncated")

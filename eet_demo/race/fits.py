@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from eet_demo.engine.checkpoint import read_header, read_json
+from eet_demo.engine.families.fields import Fields
 from eet_demo.engine.shapes import config_of
 from eet_demo.engine.spec import spec_from_config
 from eet_demo.engine.weights import weights_of
@@ -63,6 +63,10 @@ def decide(lanes: Sequence[Lane], available_bytes: int) -> Residency:
     return Residency(False, [note], refused)
 
 
+EAGER_ALONE = ("bloom", "gemma2", "gptj")
+"""Architectures for which transformers has no other attention than the eager one."""
+
+
 def side_bytes(options: SideOptions) -> int:
     """Bytes a side will need beyond its bare process: the engine's plan, or an estimate of stock's.
 
@@ -87,27 +91,29 @@ def stock_bytes(options: SideOptions) -> int:
     """
     element = ELEMENT_BYTES[options.dtype]
     config, elements = _config_and_elements(options.model_path)
-    hidden, layers, heads = (_first(config, *names) for names in _SIZES)
-    inner = config.get("intermediate_size") or config.get("n_inner") or 4 * hidden
-    kv_heads = config.get("num_key_value_heads") or heads
-    head_dim = config.get("head_dim") or hidden // heads
+    hidden, layers, heads = (config.count(_first(config, *names)) for names in _SIZES)
+    inner = config.count("intermediate_size", config.count("n_inner", 4 * hidden))
+    kv_heads = config.count("num_key_value_heads", heads)
+    head_dim = config.count("head_dim", max(1, hidden // heads))
     slots = options.max_batch * options.max_context
     layer_kv = 2 * slots * kv_heads * head_dim * element
     activations = slots * (5 * inner + 8 * hidden) * element
-    score_bytes = heads * (element + 4) if options.side == "stock-eager" else int(options.max_batch > 1)
+    eager = options.side == "stock-eager" or config.model_type in EAGER_ALONE
+    score_bytes = heads * (element + 4) if eager else int(options.max_batch > 1)
     scores = slots * options.max_context * score_bytes
-    logits = options.max_batch * config["vocab_size"] * (element + 4)
+    logits = options.max_batch * config.count("vocab_size") * (element + 4)
     weights = elements * element
     return int(weights + layers * layer_kv + layer_kv + activations + scores + logits + STOCK_RUNTIME_BYTES)
 
 
-def _config_and_elements(model: str) -> tuple[Mapping[str, Any], int]:
+def _config_and_elements(model: str) -> tuple[Fields, int]:
     """config.json, and values in all weights, of a model's folder or of `shape:NAME`."""
     shape = config_of(model)
     if shape is not None:
-        return shape, sum(weight.rows * max(1, weight.columns) for weight in weights_of(spec_from_config(shape)))
-    folder = Path(model)
-    return json.loads((folder / "config.json").read_text(encoding="utf-8")), checkpoint_elements(folder)
+        elements = sum(weight.rows * max(1, weight.columns) for weight in weights_of(spec_from_config(shape)))
+        return Fields(shape, str(shape["model_type"])), elements
+    config = read_json(Path(model) / "config.json")
+    return Fields(config, str(config.get("model_type", "missing"))), checkpoint_elements(Path(model))
 
 
 _SIZES = (
@@ -117,10 +123,11 @@ _SIZES = (
 )
 
 
-def _first(config: Mapping[str, int], *names: str) -> int:
+def _first(config: Fields, *names: str) -> str:
+    """The first of the names that the config has."""
     for name in names:
-        if name in config:
-            return config[name]
+        if config.has(name):
+            return name
     raise CheckpointError(f"config.json names none of {', '.join(names)}")
 
 
@@ -129,15 +136,7 @@ def checkpoint_elements(folder: Path) -> int:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise CheckpointError(f"{folder} has no *.safetensors; a model folder holds config.json and *.safetensors")
-    elements = 0
-    for path in files:
-        try:
-            with path.open("rb") as stream:
-                header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is no safetensors file: {error}") from None
-        elements += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-    return elements
+    return sum(math.prod(entry.shape) for path in files for entry in read_header(path).values())
 
 
 def _too_large(side: str, needed: int, available: int) -> MemoryPlanError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,11 @@ from typing import Any, get_args
 
 import numpy as np
 
+from eet_demo.engine.checkpoint import read_json
+from eet_demo.engine.families.fields import Fields
 from eet_demo.engine.shapes import config_of
-from eet_demo.errors import CheckpointError, RequestError
+from eet_demo.engine.spec import spec_from_config
+from eet_demo.errors import CheckpointError, RequestError, UnsupportedError
 from eet_demo.prompts import build_prompt, row_lengths
 from eet_demo.records import RaceSettings, Schedule
 from eet_demo.sides.names import parse_side
@@ -80,26 +82,31 @@ def open_model(folder: Path) -> RaceModel:
     """The model in `folder`, or of `shape:NAME`.
 
     Raises:
-        CheckpointError: config.json is missing or names no limits; the tokenizer cannot be read.
+        CheckpointError: config.json is missing, broken or names no limits; the tokenizer cannot be read.
     """
     shape = config_of(folder)
     if shape is not None:
-        return RaceModel(folder, None, (), _context_limit(shape), int(shape["vocab_size"]), random_weights=True)
+        return RaceModel(folder, None, (), *_limits(shape), random_weights=True)
     folder = folder.resolve()
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} has no config.json; a model folder holds config.json and *.safetensors")
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    limit = _context_limit(config)
-    if not limit or not config.get("vocab_size"):
-        raise CheckpointError(f"{folder}/config.json names no context limit or no vocab_size")
+    limit, vocab_size = _limits(read_json(folder / "config.json"))
     tokenizer = Tokenizer(folder) if (folder / "tokenizer.json").is_file() else None
     end_ids = tokenizer.stop_ids if tokenizer is not None else ()
-    return RaceModel(folder, tokenizer, end_ids, limit, int(config["vocab_size"]))
+    return RaceModel(folder, tokenizer, end_ids, limit, vocab_size)
 
 
-def _context_limit(config: Mapping[str, Any]) -> int:
-    """Positions of the model; 0 where the config names none."""
-    return int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
+def _limits(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Positions and vocabulary: the engine's, or for a model that stock alone can run what its config names."""
+    try:
+        spec = spec_from_config(config)
+    except UnsupportedError:
+        fields = Fields(config, str(config.get("model_type", "missing")))
+        positions = "n_positions" if fields.has("n_positions") else "max_position_embeddings"
+        if not (fields.has(positions) and fields.has("vocab_size")):
+            raise CheckpointError("config.json names no context limit or no vocab_size") from None
+        return fields.count(positions), fields.count("vocab_size")
+    return spec.max_positions, spec.vocab_size
 
 
 def check_settings(settings: RaceSettings, allow_scripted: bool, most_sides: int = 2) -> None:
