@@ -119,6 +119,22 @@ def test_missing_and_misshapen_tensors_are_named(tmp_path: Path) -> None:
         Checkpoint(write(tmp_path / "m", tensors)).check()
 
 
+def test_superfluous_tensors_are_named_but_for_buffers(tmp_path: Path) -> None:
+    """A bias that the config does not have would be left out unseen; masks and frequencies of old files are known."""
+    tensors = tensors_of(CONFIG)
+    known = {
+        "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32),
+        "lm_head.weight": tensors["model.embed_tokens.weight"],
+    }
+    Checkpoint(write(tmp_path / "known", tensors | known)).check()
+    tensors["model.layers.0.self_attn.q_proj.bias"] = np.ones(16, np.float32)
+    with pytest.raises(CheckpointError, match=r"self_attn\.q_proj\.bias is in the files but not in the config"):
+        Checkpoint(write(tmp_path / "m", tensors)).check()
+    untied = CONFIG | {"num_hidden_layers": 2, "tie_word_embeddings": False}
+    with pytest.raises(CheckpointError, match=r"layers\.1\.[\w.]+ is in the files.*and 4 more"):
+        Checkpoint(write(tmp_path / "deep", tensors_of(untied), CONFIG)).check()
+
+
 @pytest.mark.parametrize("keep", [0, 5, 8, 60, -1])
 def test_truncated_file_is_said_to_be_truncated(tmp_path: Path, keep: int) -> None:
     folder = write(tmp_path / "m", tensors_of(CONFIG))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from eet_demo.engine.families import baichuan, bloom, gemma, gpt2, gpt_neox, llama, opt, phi
 from eet_demo.engine.families.fields import Fields, refuse_common
-from eet_demo.engine.families.names import Names, named_weights
+from eet_demo.engine.families.names import Names, is_known_extra, named_weights
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.engine.weights import Weight
 from eet_demo.errors import UnsupportedError
@@ -72,7 +72,17 @@ def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
 
 def weights_of(spec: ModelSpec) -> tuple[Weight, ...]:
     """Every weight of the model in the order it is loaded; a tied head has no weight of its own."""
-    names = NAMES[spec.family]
+    return tuple(named_weights(spec, _names(spec)))
+
+
+def unknown_tensors(spec: ModelSpec, tensors: Iterable[str]) -> list[str]:
+    """Of a checkpoint's tensors those that fill no weight and that no version of transformers would leave there."""
+    names = _names(spec)
+    used = {part.tensor for weight in named_weights(spec, names) for part in weight.parts}
+    return [tensor for tensor in tensors if tensor not in used and not is_known_extra(spec, names, tensor)]
+
+
+def _names(spec: ModelSpec) -> Names:
     if spec.family == "stablelm" and spec.parallel_residual:
-        names = gpt_neox.STABLELM_PARALLEL
-    return tuple(named_weights(spec, names))
+        return gpt_neox.STABLELM_PARALLEL
+    return NAMES[spec.family]

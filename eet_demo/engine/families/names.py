@@ -8,6 +8,15 @@ from dataclasses import dataclass
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.engine.weights import Part, Weight
 
+BUFFERS = (
+    ".attn.bias",
+    ".attn.masked_bias",
+    ".attention.bias",
+    ".attention.masked_bias",
+    ".rotary_emb.inv_freq",
+)
+"""Endings of tensors that older versions of transformers saved and any version computes: masks and frequencies."""
+
 
 @dataclass(frozen=True)
 class Names:
@@ -65,6 +74,11 @@ def named_weights(spec: ModelSpec, names: Names) -> Iterator[Weight]:
         yield Weight("head.weight", (Part(f"{names.head}.weight", spec.vocab_size),), hidden)
     if spec.head_bias:
         yield Weight("head.bias", (Part(f"{names.head}.bias", spec.vocab_size),))
+
+
+def is_known_extra(spec: ModelSpec, names: Names, tensor: str) -> bool:
+    """Whether a tensor that fills no weight may be there: a buffer, or the copy of a tied head."""
+    return tensor.endswith(BUFFERS) or (spec.tied_head and tensor == f"{names.head}.weight")
 
 
 def _layer(spec: ModelSpec, names: Names, target: str, source: str) -> Iterator[Weight]:
