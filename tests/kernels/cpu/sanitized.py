@@ -22,6 +22,9 @@ SPECS = {
     "window": llama(windows=(9,), attention_soft_cap=3.0, tied_head=False),
     "blocks": llama(96, 3, 1, 32, intermediate_size=160, vocab_size=331),
     "gpt2": gpt2(56, 7, intermediate_size=72, activation="gelu_erf"),
+    "norms": llama(72, 3, 1, 24, family="gemma3_text", norm_placement="both", qk_norm="head", intermediate_size=88),
+    "all-heads": llama(72, 3, 1, 24, family="olmo2", norm_placement="post", qk_norm="full", intermediate_size=88),
+    "alibi": gpt2(56, 7, family="bloom", positions=("alibi",), embedding_norm=True, intermediate_size=72),
 }
 FORMATS: dict[str, tuple[dict[str, Any], ...]] = {
     "window": ({}, {"format": "q8_0"}, {"format": "q4_0", "quantised_activations": True}),
