@@ -40,6 +40,22 @@ def microbench(context: Context) -> Record:
     return found
 
 
+PRECISIONS = (("float16", "dense"), ("bfloat16", "dense"), ("float16", "q8_0"))
+
+
+def precision(context: Context) -> Record:
+    """What each of PRECISIONS changes in the logits of GPT-2 small and SmolLM2-135M."""
+    return {
+        f"{shape} {dtype} {weights}": run_module(
+            "eet_demo.gpucheck.precision",
+            [benches.model_name(context, shape), context.settings.device, dtype, weights],
+            context.left_s(),
+        )
+        for shape in HEADLINES[:2]
+        for dtype, weights in PRECISIONS
+    }
+
+
 def all_parts() -> list[Part]:
     """Every part; the default ones together take about nine minutes on an H100."""
     parts = [Part("environment", "the GPU and the software", 10, environment)]
@@ -61,6 +77,7 @@ def all_parts() -> list[Part]:
     parts.append(Part("switches-gpt2", "gpt2: the engine with each switch off", 40, benches.switches("gpt2")))
     extra = [
         Part("parity", "stock and engine on the same weights: tokens compared", 30, loading.parity),
+        Part("precision", "logits of each precision against float32 dense", 60, precision),
         Part("switches-smollm2-135m", "smollm2-135m: each switch off", 45, benches.switches("smollm2-135m")),
         Part("switches-long", "smollm2-135m at context 4,096: each switch off", 60,
              benches.switches("smollm2-135m", context=4096, new_tokens=64)),

@@ -27,6 +27,7 @@ def markdown(records: Records, pending: Sequence[str]) -> str:
         ["# GPU check", *_hardware(results.get("environment"))],
         ["## Floors and targets", *_verdict_table(verdicts(records))],
         ["## Benches", *_bench_table(results)],
+        ["## Precisions against float32 dense", *_precision_table(results.get("precision"))],
         ["## Switches", *_switch_table(results)],
         ["## Microbenchmarks", *_micro(results.get("microbench"))],
         ["## Tests", *_tests(results.get("tests"), results.get("sanitizer"))],
@@ -102,6 +103,16 @@ def benches_of(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[s
         for name, value in result.items():
             if isinstance(value, Mapping) and "runs" in value and "speedup" in value:
                 yield part, name, value
+
+
+def _precision_table(found: Mapping[str, Any] | None) -> list[str]:
+    rows = [
+        [name, f"{case['logit_error_max']:.2e}", f"{case['logit_error_rms']:.2e}", f"{case['kl_mean']:.2e}",
+         f"{100 * case['top1_agreement']:.2f} %"]
+        for name, case in (found or {}).items()
+    ]  # fmt: skip
+    header = ("model and precision", "largest logit error", "rms", "KL divergence", "same most likely token")
+    return table(header, rows)
 
 
 def _switch_table(results: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import sys
@@ -10,8 +11,11 @@ from pathlib import Path
 from eet_demo.errors import UnsupportedError
 from eet_demo.gpucheck import processes
 from eet_demo.gpucheck.parts import Context, Record
+from eet_demo.hardware import usable_cores
 
-TESTS = "tests/kernels"
+KERNEL_TESTS = "tests/kernels"
+TESTS = (KERNEL_TESTS, "tests/parity")
+MOST_PROCESSES = 8
 PYTHONPATH = (".", "tests", "tests/kernels", "tests/parity")
 
 TOOLS = ("memcheck", "racecheck")
@@ -47,10 +51,18 @@ def pytest_command(settings_dir: Path, *arguments: str) -> list[str]:
 def tests(context: Context) -> Record:
     """Counts and failures of the tests that need a GPU. A test that fails is a result, not a failed part."""
     command = pytest_command(
-        context.settings.out / "pytest", "-m", "gpu", TESTS, "--continue-on-collection-errors", "-rfE", "--tb=line"
-    )
+        context.settings.out / "pytest", "-m", "gpu", *TESTS, "--continue-on-collection-errors", "-rfE", "--tb=line",
+        *_side_by_side(),
+    )  # fmt: skip
     output = processes.run(command, context.left_s(), check=False)
     return parse_pytest(output)
+
+
+def _side_by_side() -> list[str]:
+    """Several processes where pytest-xdist is installed: most of the time goes into compiling kernels."""
+    if importlib.util.find_spec("xdist") is None:
+        return []
+    return ["-n", str(max(1, min(MOST_PROCESSES, usable_cores() // 2)))]
 
 
 def parse_pytest(output: str) -> Record:
@@ -96,7 +108,7 @@ def sanitizer(context: Context) -> Record:
 
 
 def _first_tests(context: Context) -> list[str]:
-    command = pytest_command(context.settings.out / "pytest", "-m", "gpu", "-k", SUBSET, TESTS, "--collect-only")
+    command = pytest_command(context.settings.out / "pytest", "-m", "gpu", "-k", SUBSET, KERNEL_TESTS, "--collect-only")
     output = processes.run(command, context.left_s(), check=False)
     names = [line for line in output.splitlines() if "::" in line]
     if not names:

@@ -19,7 +19,7 @@ from eet_demo.engine.executors.cuda.nvrtc import Nvrtc
 from eet_demo.engine.executors.cuda.sim_launcher import SimLauncher
 from eet_demo.engine.executors.cuda.sources import read_source
 from eet_demo.errors import EetError, RequestError, UnsupportedError
-from eet_demo.gpucheck import benches, command, environment, floors, loading, micro, processes, report, suite
+from eet_demo.gpucheck import benches, command, environment, floors, loading, micro, precision, processes, report, suite
 from eet_demo.gpucheck.catalogue import HEADLINES, OTHERS, all_parts
 from eet_demo.gpucheck.parts import Context, Part, Settings, read_records, run_parts, select
 from eet_demo.gpucheck.write import write_report
@@ -199,7 +199,7 @@ def test_command_runs_where_packages_are_absent(tmp_path: Path) -> None:
 
 
 def test_gpu_tests_collect_where_packages_are_absent(tmp_path: Path) -> None:
-    arguments = suite.pytest_command(tmp_path, "-m", "gpu", suite.TESTS, "--collect-only")[3:]
+    arguments = suite.pytest_command(tmp_path, "-m", "gpu", *suite.TESTS, "--collect-only")[3:]
     output = blocked(f"import pytest\npytest.main({arguments!r})", 120)
     assert "::" in output
     assert "error" not in output.lower().splitlines()[-1]
@@ -349,6 +349,17 @@ def test_first_token_probe_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert found["allocations_in_second_run"] == {}
 
 
+@pytest.mark.parametrize("weights", ["dense", "q8_0"])
+def test_precision_probe_on_the_reference(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(shapes._CONFIGS, "tiny", TINY)
+    monkeypatch.setattr(precision, "WINDOW", 24)
+    found = precision.probe("shape:tiny", "reference", "float32", weights)
+    assert 0 <= found["logit_error_rms"] <= found["logit_error_max"]
+    assert (found["logit_error_max"] == 0) is (weights == "dense")
+    assert found["logit_error_max"] < 0.5
+    assert found["top1_agreement"] > 0.8
+
+
 @pytest.fixture
 def invented() -> dict[str, Any]:
     records: dict[str, Any] = json.loads(INVENTED.read_text())["parts"]
@@ -391,6 +402,7 @@ def test_report_of_invented_figures(invented: dict[str, Any]) -> None:
         "| GPT-3 125M, batch 4, prompt 512 of 1,024 | 0.50 ms/token | at most 0.60 ms/token | "
         "at most 0.35 ms/token | pass, short of the target |",
         "| gpt2 | graph=off | 1.75 |",
+        "| gpt2 float16 q8_0 | 2.00e-02 | 3.00e-03 | 1.00e-04 | 99.50 % |",
         "| launch host us | 4.00 |",
         "| gpt2 qkv dense | 2304 x 768 | 2.00 | 900.00 |",
         "barrier failed: the machine has no such thing",
@@ -408,5 +420,5 @@ def test_report_of_invented_figures(invented: dict[str, Any]) -> None:
 def test_report_of_nothing_says_so() -> None:
     text = report.markdown({}, ["environment"])
     assert "The environment was not read." in text
-    assert text.count("Nothing measured.") == 2
+    assert text.count("Nothing measured.") == 3
     assert "not measured" in text
