@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
+from eet_demo.engine.checkpoint import Checkpoint
 from eet_demo.engine.families import NAMES, READERS
 from eet_demo.engine.spec import ModelSpec, spec_from_config
 from eet_demo.engine.weights import Part, weights_of
@@ -122,3 +126,34 @@ def test_lengths_that_a_scaling_reaches() -> None:
     assert spec_of("llama", rope_scaling=dynamic).max_positions == 384
     assert spec_of("llama", rope_scaling=yarn).max_positions == 256
     assert spec_of("llama", rope_scaling={"rope_type": "linear", "factor": 4.0}).max_positions == 96
+
+
+def test_parts_are_read_from_where_they_lie(tmp_path: Path) -> None:
+    """BLOOM's heads of q, k and v in turn; OPT's positions after two rows, under another prefix; Gemma's weight - 1."""
+    rng = np.random.default_rng(0)
+
+    def read(model_type: str, prefix: str, name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        config = SIZES | {"model_type": model_type, "hidden_size": 64, "num_hidden_layers": 1, "n_layer": 1}
+        tensors = {}
+        for weight in weights_of(spec_from_config(config)):
+            for part in weight.parts:
+                shape = (part.tensor_rows, weight.columns) if weight.is_matrix else (part.tensor_rows,)
+                tensors[prefix + part.tensor] = rng.normal(size=shape).astype(np.float32)
+        folder = tmp_path / model_type
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(config))
+        save_file(tensors, folder / "model.safetensors")
+        checkpoint = Checkpoint(folder)
+        checkpoint.check()
+        weight = next(weight for weight in weights_of(checkpoint.spec) if weight.name == name)
+        return np.concatenate([block.values for block in checkpoint.blocks(weight)]), tensors
+
+    fused, tensors = read("bloom", "transformer.", "layers.0.qkv.weight")
+    stored = tensors["transformer.h.0.self_attention.query_key_value.weight"].reshape(4, 3, 16, 64)
+    assert np.array_equal(fused, stored.swapaxes(0, 1).reshape(192, 64))
+    for prefix in ("model.", ""):
+        positions, tensors = read("opt", prefix, "embed.positions")
+        assert np.array_equal(positions, tensors[f"{prefix}decoder.embed_positions.weight"][2:])
+        (tmp_path / "opt").rename(tmp_path / f"opt{prefix}")
+    norm, tensors = read("gemma2", "", "final_norm.weight")
+    assert np.array_equal(norm, tensors["model.norm.weight"] + np.float32(1))
