@@ -40,7 +40,7 @@ class RandomCheckpoint(Checkpoint):
         """Nothing can be missing."""
 
     def _blocks(self, weight: Weight) -> Iterator[RowBlock]:
-        generator = np.random.default_rng([self.seed, zlib.crc32(weight.name.encode())])
+        generator = np.random.default_rng(seed_of(weight, self.seed))
         columns = max(1, weight.columns)
         step = max(16, READ_BYTES // (4 * columns) // 16 * 16)
         for index, part in enumerate(weight.parts):
@@ -53,6 +53,11 @@ def draw(generator: np.random.Generator, weight: Weight, rows: int, columns: int
     """float32 (rows, columns): normal around 1 for a norm's weight, else around 0."""
     noise = generator.standard_normal((rows, columns), np.float32) * np.float32(STANDARD_DEVIATION)
     return noise + np.float32(is_norm_weight(weight))
+
+
+def seed_of(weight: Weight, seed: int) -> int:
+    """The seed of one weight's generator: no two weights are alike."""
+    return seed << 32 | zlib.crc32(weight.name.encode())
 
 
 def is_norm_weight(weight: Weight) -> bool:

@@ -11,7 +11,7 @@ from eet_demo.engine.blocks import split_blocks
 from eet_demo.engine.checkpoint import Checkpoint
 from eet_demo.engine.executors.cuda.matrices import WeightFormat
 from eet_demo.engine.executors.cuda.operands import Operands
-from eet_demo.engine.random_weights import STANDARD_DEVIATION, RandomCheckpoint, is_norm_weight
+from eet_demo.engine.random_weights import STANDARD_DEVIATION, RandomCheckpoint, is_norm_weight, seed_of
 from eet_demo.engine.weights import Weight, weights_of
 from eet_demo.errors import NumericsError
 
@@ -61,7 +61,7 @@ def _load_blocks(checkpoint: Checkpoint, weight: Weight, operands: Operands) -> 
 
 def _draw(weight: Weight, operands: Operands, seed: int) -> None:
     target = _target(weight, operands)
-    generator = torch.Generator(device=target.device).manual_seed(seed)
+    generator = torch.Generator(device=target.device).manual_seed(seed_of(weight, seed))
     target.normal_(float(is_norm_weight(weight)), STANDARD_DEVIATION, generator=generator)
 
 
