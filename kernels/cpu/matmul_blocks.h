@@ -89,19 +89,18 @@ inline int32_t four_bytes(const int8_t* from) {
 template <int32_t kFormat, int kPieces, int kPanels>
 inline void add_block(Vec* sums, const Lanes<kFormat>* weights, const Activations<kPieces>& x) {
   constexpr int kOffset = offset_of(kFormat);
-  IntVec totals[kPieces][kPanels] = {};
+  Dot<nibbles(kFormat)> dots[kPieces][kPanels];
   for (int c = 0; c < kQuads; ++c)
     for (int piece = 0; piece < kPieces; ++piece) {
       const int32_t four = four_bytes(x.pieces[piece] + 4 * c);
-      for (int p = 0; p < kPanels; ++p)
-        totals[piece][p] = dot<nibbles(kFormat)>(totals[piece][p], weights[p].quads[c], four);
+      for (int p = 0; p < kPanels; ++p) dots[piece][p].add(weights[p].quads[c], four);
     }
   for (int p = 0; p < kPanels; ++p) {
-    IntVec low = totals[kPieces - 1][p];
+    IntVec low = dots[kPieces - 1][p].total();
     if (kOffset) low -= kOffset * (IntVec{} + x.low_sum);
     Vec products = __builtin_convertvector(low, Vec);
     if (kPieces == 3) {
-      IntVec high = (totals[0][p] << 8) + totals[kPieces / 2][p];
+      IntVec high = (dots[0][p].total() << 8) + dots[kPieces / 2][p].total();
       if (kOffset) high -= kOffset * (IntVec{} + x.high_sum);
       products += __builtin_convertvector(high, Vec) * 256.0f;
     }
