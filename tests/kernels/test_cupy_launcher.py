@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
@@ -31,14 +32,24 @@ class CompileException(Exception):  # noqa: N818  CuPy's own name
         return str(self.args[0])
 
 
+class Launch(NamedTuple):
+    """What arrived at the driver; `arguments` are the 8 bytes at each pointer."""
+
+    function: int
+    stream: int
+    attributes: list[int]
+    shape: tuple[int, ...]
+    arguments: list[bytes]
+
+
 class Recorder:
     """CuPy and libcuda, as far as the launcher uses them."""
 
     def __init__(self, capability: str = "90") -> None:
         self.modules: list[dict[str, Any]] = []
         self.symbols: list[str] = []
-        self.launches: list[tuple[Any, ...]] = []
-        self.driver_launches: list[tuple[Any, ...]] = []
+        self.functions: list[Any] = []
+        self.launches: list[Launch] = []
         self.refuse = ""
         device = SimpleNamespace(compute_capability=capability)
         self.cuda = SimpleNamespace(
@@ -56,20 +67,25 @@ class Recorder:
         if self.refuse:
             raise CompileException(self.refuse)
         self.symbols.append(symbol)
-        recorder = self
 
         class Function:
             max_dynamic_shared_size_bytes = 48 * 1024
             kernel = SimpleNamespace(ptr=0xF00)
 
-            def __call__(self, *arguments: Any, **options: Any) -> None:
-                recorder.launches.append((arguments, options, self.max_dynamic_shared_size_bytes))
+        self.functions.append(Function())
+        return self.functions[-1]
 
-        return Function()
-
-    def cuLaunchKernelEx(self, record: Any, function: Any, *_: Any) -> int:
-        attributes = [record._obj.attributes[i].id for i in range(record._obj.num_attributes)]
-        self.driver_launches.append((function.value, record._obj.stream, attributes))
+    def cuLaunchKernelEx(self, record: Any, function: Any, pointers: Any, *_: Any) -> int:
+        config = record._obj
+        self.launches.append(
+            Launch(
+                function.value,
+                config.stream,
+                [config.attributes[i].id for i in range(config.num_attributes)],
+                (*config.grid, *config.block, config.shared_bytes),
+                [ctypes.string_at(p, 8) for p in pointers],
+            )
+        )
         return 0
 
 
@@ -88,47 +104,49 @@ def test_launcher_compiles_the_inlined_source_once(recorder: Recorder) -> None:
     assert module["code"] == read_source("embed").text
     assert module["name_expressions"] == [INSTANCE.expression] == recorder.symbols
     assert module["options"] == ("--std=c++17", f"-I{cuda_include()}")
-    (((grid, block, arguments), options, _),) = recorder.launches
-    assert (grid, block, options["shared_mem"], options["stream"].ptr) == ((3, 2, 1), (96, 1, 1), 1024, 77)
-    assert [(type(a), a) for a in arguments] == [
-        (np.uint64, ARRAY.pointer), (np.uint64, 0), (np.int32, 5), (np.float32, 0.5),
-    ]  # fmt: skip
-    assert not recorder.driver_launches
+    (launch,) = recorder.launches
+    assert (launch.function, launch.stream, launch.shape) == (0xF00, 77, (3, 2, 1, 96, 1, 1, 1024))
+    assert launch.arguments[:2] == [ARRAY.pointer.to_bytes(8, "little"), bytes(8)]
+    assert [cell[:4] for cell in launch.arguments[2:]] == [np.int32(5).tobytes(), np.float32(0.5).tobytes()]
 
 
 def test_stream_is_read_at_every_launch(recorder: Recorder) -> None:
-    streams = iter([5, 6])
+    streams = iter([5, 6, 7])
     launcher = CupyLauncher(stream=lambda: next(streams))
+    launcher.launch(INSTANCE, LaunchConfig(96), (ARRAY,))
+    bound = launcher.bind(INSTANCE, LaunchConfig(96), (ARRAY,))
     for _ in range(2):
-        launcher.launch(INSTANCE, LaunchConfig(96), (ARRAY,))
-    assert [options["stream"].ptr for _, options, _ in recorder.launches] == [5, 6]
+        bound()
+    assert [launch.stream for launch in recorder.launches] == [5, 6, 7]
+    assert len({bytes(launch.arguments[0]) for launch in recorder.launches}) == 1
 
 
 @pytest.mark.parametrize(
     ("capability", "overlap", "config", "attributes"),
     [
         ("90", True, LaunchConfig(96, overlaps=True), [6]),
-        ("90", False, LaunchConfig(96, overlaps=True), None),
-        ("89", True, LaunchConfig(96, overlaps=True), None),
+        ("90", False, LaunchConfig(96, overlaps=True), []),
+        ("89", True, LaunchConfig(96, overlaps=True), []),
         ("75", True, LaunchConfig(96, cooperative=True), [2]),
         ("120", True, LaunchConfig(96, cooperative=True, overlaps=True), [2, 6]),
     ],
 )
-def test_overlapping_and_cooperative_launches_go_to_the_driver(
-    monkeypatch: pytest.MonkeyPatch, capability: str, overlap: bool, config: LaunchConfig, attributes: list[int] | None
+def test_launches_overlap_and_cooperate_where_asked(
+    monkeypatch: pytest.MonkeyPatch, capability: str, overlap: bool, config: LaunchConfig, attributes: list[int]
 ) -> None:
     recorder = Recorder(capability)
     monkeypatch.setattr(cupy_launcher, "import_cupy", lambda: (recorder, recorder))
     CupyLauncher(stream=lambda: 9, overlap=overlap).launch(INSTANCE, config, (ARRAY,))
-    assert recorder.driver_launches == ([] if attributes is None else [(0xF00, 9, attributes)])
-    assert len(recorder.launches) == (1 if attributes is None else 0)
+    assert [(launch.stream, launch.attributes) for launch in recorder.launches] == [(9, attributes)]
 
 
 def test_large_shared_memory_is_opted_into(recorder: Recorder) -> None:
     launcher = CupyLauncher()
+    allowed = []
     for shared_bytes in (1024, 100_000, 60_000):
         launcher.launch(INSTANCE, LaunchConfig(96, shared_bytes=shared_bytes), (ARRAY,))
-    assert [allowed for *_, allowed in recorder.launches] == [48 * 1024, 100_000, 100_000]
+        allowed.append(recorder.functions[0].max_dynamic_shared_size_bytes)
+    assert allowed == [48 * 1024, 100_000, 100_000]
 
 
 def test_cubin_of_this_source_and_gpu_is_loaded_instead(recorder: Recorder, tmp_path: Path) -> None:

@@ -66,7 +66,10 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 def test_driver_call_has_the_layout_of_cuda_h(stand_in: ctypes.CDLL, cooperative: bool, overlaps: bool) -> None:
     config = LaunchConfig(96, (7, 5, 3), 1024, cooperative, overlaps)
     arguments = (DeviceArray(0x123456789A0, (4,), "float32"), np.float32(1.0))
-    Driver(stand_in).launch(0xABCDEF0123, config, 0x5432109876, arguments)
+    launch = Driver(stand_in).bind(0xABCDEF0123, config, arguments)
+    del arguments  # the launch keeps what the driver reads
+    for stream in (1, 0x5432109876):
+        launch(stream)
     seen = list((ctypes.c_uint * 12).in_dll(stand_in, "seen"))
     assert seen == [7, 5, 3, 96, 1, 1, 1024, cooperative + overlaps, 0, cooperative, overlaps, 0x3F800000]
     assert list((ctypes.c_ulonglong * 4).in_dll(stand_in, "pointers"))[:3] == [
@@ -78,6 +81,6 @@ def test_driver_call_has_the_layout_of_cuda_h(stand_in: ctypes.CDLL, cooperative
 
 def test_driver_call_reports_a_grid_that_cannot_be_resident(stand_in: ctypes.CDLL) -> None:
     with pytest.raises(UnsupportedError, match="COOPERATIVE_LAUNCH_TOO_LARGE for grid"):
-        Driver(stand_in).launch(
-            1, LaunchConfig(96, (2000, 1, 1), cooperative=True), 0, (DeviceArray(16, (4,), "float32"), np.float32(1))
-        )
+        Driver(stand_in).bind(
+            1, LaunchConfig(96, (2000, 1, 1), cooperative=True), (DeviceArray(16, (4,), "float32"), np.float32(1))
+        )(0)

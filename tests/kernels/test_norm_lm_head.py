@@ -129,7 +129,8 @@ def test_norm_lm_head_hands_on_a_nan() -> None:
         candidates=best, bias=device.upload(bias, "float16"),
     )  # fmt: skip
     found = np.isnan(device.download(best.best_logits))
-    assert found[:, broken // 64].all() and found.sum() == found[:, broken // 64].size
+    assert found[:, broken // 64].all()
+    assert found.sum() == found[:, broken // 64].size
     assert (device.download(best.best_ids)[:, broken // 64] == broken).all()
 
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -69,23 +68,18 @@ class CupyLauncher:
         with ThreadPoolExecutor(max_workers=min(MAX_COMPILERS, usable_cores())) as pool:
             list(pool.map(self._function, instances))
 
-    def launch(self, instance: Instance, config: LaunchConfig, arguments: Sequence[Argument]) -> None:
+    def bind(self, instance: Instance, config: LaunchConfig, arguments: Sequence[Argument]) -> Callable[[], None]:
         for index, argument in enumerate(arguments):
             check_argument(index, argument)
         function = self._function(instance)
         if config.shared_bytes > MAX_SHARED_BYTES and function.max_dynamic_shared_size_bytes < config.shared_bytes:
             function.max_dynamic_shared_size_bytes = config.shared_bytes
         overlaps = config.overlaps and self._overlap
-        if config.cooperative or overlaps:
-            self._driver.launch(function.kernel.ptr, config.with_overlap(overlaps), self._stream(), arguments)
-            return
-        function(
-            config.grid,
-            (config.threads, 1, 1),
-            tuple(map(_argument, arguments)),
-            shared_mem=config.shared_bytes,
-            stream=SimpleNamespace(ptr=self._stream()),
-        )
+        launch, stream = self._driver.bind(function.kernel.ptr, config.with_overlap(overlaps), arguments), self._stream
+        return lambda: launch(stream())
+
+    def launch(self, instance: Instance, config: LaunchConfig, arguments: Sequence[Argument]) -> None:
+        self.bind(instance, config, arguments)()
 
     def empty(self, shape: tuple[int, ...], dtype: DType) -> DeviceArray:
         nbytes = DeviceArray(0, shape, dtype).nbytes
@@ -137,13 +131,6 @@ class CupyLauncher:
             raise KernelCompileError(
                 refusal("NVRTC", source, [instance.expression], error.get_message(), arch)
             ) from None
-
-
-def _argument(argument: Argument) -> Any:
-    """What CuPy passes with the right width: a pointer as 8 bytes, a NumPy scalar as it is."""
-    if argument is None:
-        return np.uint64(0)
-    return np.uint64(argument.pointer) if isinstance(argument, DeviceArray) else argument
 
 
 def import_cupy() -> tuple[Any, ctypes.CDLL]:

@@ -12,7 +12,7 @@ from eet_demo.engine.executors import ENDED, Step
 from eet_demo.engine.executors.cuda.arena import Arena
 from eet_demo.engine.executors.cuda.arrays import DeviceArray
 from eet_demo.engine.executors.cuda.devices import Device, Replay
-from eet_demo.engine.executors.cuda.inputs import RowState, upload_rows
+from eet_demo.engine.executors.cuda.inputs import BUCKETS, RowState, bucket_of, upload_rows
 from eet_demo.engine.executors.cuda.lowering import Lowering
 from eet_demo.engine.sampling import NOT_FINITE
 from eet_demo.errors import KernelFaultError, NumericsError
@@ -23,19 +23,11 @@ AHEAD = 4
 RING = 8
 """Entries; more than can be under way."""
 
-BUCKETS = (256, 1024, 4096, 16384, 65536, 131072)
-"""Cache lengths that a graph is captured for: attention is dealt to blocks as if a cache were this long."""
-
 LOOKS = 2000
 """At the ring, between two looks at the device for an error."""
 
 PATIENCE_S = 60.0
 """For one step, after which a device that reports no error is taken for dead."""
-
-
-def bucket_of(length: int, max_context: int) -> int:
-    """The least bucket that holds `length` slots."""
-    return min(max_context, next(bucket for bucket in BUCKETS if bucket >= length))
 
 
 class TokenRing:

@@ -1,12 +1,13 @@
-"""`cuLaunchKernelEx` by ctypes: the two launch attributes that CuPy does not offer as we need them.
+"""`cuLaunchKernelEx` by ctypes: launches prepared once and repeated, with attributes that CuPy does not offer.
 
-CuPy 14 has no programmatic dependent launch, and shrinks a cooperative grid that does not fit, with a warning.
+CuPy 14 has no programmatic dependent launch, shrinks a cooperative grid that does not fit, with a warning, and packs
+its arguments anew for every launch.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from eet_demo.engine.executors.cuda.launch import Argument, LaunchConfig, pack
 from eet_demo.errors import UnsupportedError
@@ -41,11 +42,11 @@ class Driver:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
 
-    def launch(self, function: int, config: LaunchConfig, stream: int, arguments: Sequence[Argument]) -> None:
-        """Launches the CUfunction `function`.
+    def bind(self, function: int, config: LaunchConfig, arguments: Sequence[Argument]) -> Callable[[int], None]:
+        """A launch of the CUfunction `function` that only lacks its stream, and can be repeated.
 
-        Raises:
-            UnsupportedError: the driver refused, for instance a cooperative grid that cannot be resident at once.
+        What is returned raises UnsupportedError when the driver refuses, for instance a cooperative grid that cannot be
+        resident at once.
         """
         attributes = (_Attribute * 2)()
         count = 0
@@ -57,16 +58,23 @@ class Driver:
                 attributes[count].id, attributes[count].value = attribute, 1
                 count += 1
         record = _Config(
-            config.grid, (config.threads, 1, 1), config.shared_bytes, stream,
+            config.grid, (config.threads, 1, 1), config.shared_bytes, None,
             ctypes.cast(attributes, ctypes.POINTER(_Attribute)), count,
         )  # fmt: skip
         cells = [ctypes.create_string_buffer(pack(argument), 8) for argument in arguments]
         pointers = (ctypes.c_void_p * max(1, len(cells)))(*[ctypes.addressof(cell) for cell in cells])
-        status = self._library.cuLaunchKernelEx(ctypes.byref(record), ctypes.c_void_p(function), pointers, None)
-        if status:
-            raise UnsupportedError(
-                f"cuLaunchKernelEx: {self._name(status)} for grid {config.grid} of {config.threads} threads"
-            )
+        call, handle, reference = self._library.cuLaunchKernelEx, ctypes.c_void_p(function), ctypes.byref(record)
+
+        def launch(stream: int) -> None:
+            record.stream = stream
+            status = call(reference, handle, pointers, None)
+            if status:
+                raise UnsupportedError(
+                    f"cuLaunchKernelEx: {self._name(status)} for grid {config.grid} of {config.threads} threads"
+                )
+
+        launch.keeps = (attributes, cells, tuple(arguments))  # type: ignore[attr-defined]  # what the driver reads
+        return launch
 
     def _name(self, status: int) -> str:
         text = ctypes.c_char_p()

@@ -19,6 +19,9 @@ from eet_demo.errors import RequestError
 
 Words = NDArray[np.int32]
 
+BUCKETS = (256, 1024, 4096, 16384, 65536, 131072)
+"""Cache lengths: decode attention is dealt to blocks as if a cache were this long, so that launches can be repeated."""
+
 
 @dataclass(frozen=True)
 class StepInputs:
@@ -28,7 +31,7 @@ class StepInputs:
         token_ids, positions, row_caches: (rows,) int32; row_caches is the KV cache's row of each.
         packed: where sequences start.
         longest: rows of the longest sequence.
-        length: no row attends to more slots than this.
+        length: no row attends to more slots than this; one of BUCKETS, or all the slots there are.
     """
 
     token_ids: DeviceArray
@@ -71,13 +74,21 @@ class RowState:
         return StepInputs(self.sample.token_ids, self.sample.positions, self.cache_rows, packed, 1, length)
 
 
-def upload_step(arena: Arena, step: Step) -> tuple[StepInputs, DeviceArray | None]:
-    """A prefill pass's inputs and its wanted rows (None where there are none)."""
+def bucket_of(length: int, max_context: int) -> int:
+    """The least of BUCKETS that holds `length` slots."""
+    return min(max_context, next(bucket for bucket in BUCKETS if bucket >= length))
+
+
+def upload_step(arena: Arena, step: Step, max_context: int) -> tuple[StepInputs, DeviceArray | None]:
+    """A prefill pass's inputs and its wanted rows (None where there are none).
+
+    Where arrays lie depends on the numbers of rows, sequences and wanted rows alone.
+    """
     row_caches = np.repeat(step.cache_rows, np.diff(step.row_starts))
     parts = (step.token_ids, step.positions, row_caches, step.row_starts, step.cache_rows, step.cache_starts)
     arrays = _upload(arena, "inputs", (*parts, step.wanted))
     token_ids, positions, caches, row_starts, cache_rows, cache_starts, wanted = arrays
-    longest, length = int(np.diff(step.row_starts).max()), int(step.positions.max()) + 1
+    longest, length = int(np.diff(step.row_starts).max()), bucket_of(int(step.positions.max()) + 1, max_context)
     packed = PackedRows(row_starts, cache_rows, cache_starts)
     inputs = StepInputs(token_ids, positions, caches, packed, longest, length)
     return inputs, wanted if len(step.wanted) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -81,6 +81,9 @@ class Launcher(Protocol):
         Raises:
             KernelCompileError: no compiler, or it refused the source; the message carries the numbered source.
         """
+
+    def bind(self, instance: Instance, config: LaunchConfig, arguments: Sequence[Argument]) -> Callable[[], None]:
+        """A launch with everything checked and packed, to be called as often as wanted. Raises as `launch` does."""
 
     def launch(self, instance: Instance, config: LaunchConfig, arguments: Sequence[Argument]) -> None:
         """Enqueues one launch. Raises TypeError for an argument that is neither an array nor a typed scalar."""

@@ -33,39 +33,51 @@ class Recording:
 
 
 class Queue:
-    """A launcher that can hold its launches back. GEMMs, which are torch's, go through `call`, so order is kept."""
+    """A launcher that can keep its launches. GEMMs, which are torch's, go through `call`, so order is kept."""
 
     def __init__(self, launcher: Launcher, wait_after_launch: bool = False) -> None:
         """`wait_after_launch` makes a fault show at the launch that caused it."""
         self._launcher, self._wait = launcher, wait_after_launch
         self._recording: Recording | None = None
+        self._runs = True
         self.recent: deque[str] = deque(maxlen=RECENT)
 
     @contextmanager
-    def recording(self) -> Iterator[Recording]:
-        """Nothing runs inside; the recording holds what would have."""
-        self._recording = Recording()
+    def recording(self, runs: bool = False) -> Iterator[Recording]:
+        """The recording holds what is enqueued inside; it also runs there if `runs`, else only when replayed."""
+        self._recording, self._runs = Recording(), runs
         try:
             yield self._recording
         finally:
-            self._recording = None
+            self._recording, self._runs = None, True
 
     def launch(self, instance: Instance, config: LaunchConfig, arguments: Sequence[Argument]) -> None:
         if self._recording is not None:
             self._recording.instances[instance] = None
-            self._recording.calls.append(partial(self._launcher.launch, instance, config, tuple(arguments)))
-            return
+            if not self._runs:
+                self._recording.calls.append(partial(self._launch, instance, config, tuple(arguments)))
+                return
+            bound = self._launcher.bind(instance, config, arguments)
+            self._recording.calls.append(bound)
+            bound()
+        else:
+            self._launch(instance, config, arguments)
+
+    def _launch(self, instance: Instance, config: LaunchConfig, arguments: Sequence[Argument]) -> None:
         self.recent.append(instance.expression)
         self._launcher.launch(instance, config, arguments)
         if self._wait:
             self._launcher.synchronise()
 
     def call(self, work: Call) -> None:
-        """Runs `work`, which enqueues torch operations on the current stream, or records it."""
+        """Runs `work`, which enqueues torch operations on the current stream, or keeps it too."""
         if self._recording is not None:
             self._recording.calls.append(work)
-            return
-        work()
+        if self._runs:
+            work()
+
+    def bind(self, instance: Instance, config: LaunchConfig, arguments: Sequence[Argument]) -> Callable[[], None]:
+        return self._launcher.bind(instance, config, arguments)
 
     def prepare(self, instances: Iterable[Instance]) -> None:
         self._launcher.prepare(instances)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,9 @@ class SimLauncher:
 
     def prepare(self, instances: Iterable[Instance]) -> None:
         self._builder.build_all(list(instances))
+
+    def bind(self, instance: Instance, config: LaunchConfig, arguments: Sequence[Argument]) -> Callable[[], None]:
+        return partial(self.launch, instance, config, tuple(arguments))
 
     def launch(self, instance: Instance, config: LaunchConfig, arguments: Sequence[Argument]) -> None:
         """Runs to the end. Raises KernelFaultError for whatever mistake the simulator finds."""
