@@ -50,6 +50,12 @@ def _cpu(program: Program, plan: Plan, dtype: str, formats: Formats, options: En
 
 
 def _cuda_layout(dtype: str, formats: Formats) -> Layout:
+    from eet_demo.engine.executors.cuda.layout import CUBLAS_BYTES, CudaLayout
+
+    return CudaLayout(cast(Any, dtype), formats, CUBLAS_BYTES)
+
+
+def _sim_layout(dtype: str, formats: Formats) -> Layout:
     from eet_demo.engine.executors.cuda.layout import CudaLayout
 
     return CudaLayout(cast(Any, dtype), formats)
@@ -108,7 +114,7 @@ DEVICES = {
         CUDA_DTYPES, ("dense", "q8_0", "packed"), 2048, _cuda_layout, _cuda, _cuda_memory, CUDA_OPTIONS | {"pdl"}
     ),
     "sim": DeviceKind(
-        CUDA_DTYPES, ("dense", "q8_0", "packed"), 2048, _cuda_layout, _sim, available_memory_bytes, CUDA_OPTIONS
+        CUDA_DTYPES, ("dense", "q8_0", "packed"), 2048, _sim_layout, _sim, available_memory_bytes, CUDA_OPTIONS
     ),
 }
 

@@ -44,6 +44,8 @@ class Layout(Protocol):
 
     activation_bytes: int
     kv_bytes: int
+    library_bytes: int
+    """Workspace that a GEMM library allocates for itself, outside the arena."""
 
     def weight_bytes(self, weight: Weight) -> int:
         """Stored bytes of a weight, padding included."""
@@ -72,21 +74,30 @@ class Block:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where every block lies. `blocks` maps a weight, `kv_cache`, a buffer or `scratch.<op name>` to its place."""
+    """Where every block lies. `blocks` maps a weight, `kv_cache`, a buffer or `scratch.<op name>` to its place.
+
+    `library_bytes` of the report's workspace are a library's own and lie outside the arena.
+    """
 
     limits: Limits
     report: MemoryReport
     blocks: dict[str, Block]
+    library_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         return self.report.total_bytes
 
+    @property
+    def arena_bytes(self) -> int:
+        """What the executor allocates."""
+        return self.report.total_bytes - self.library_bytes
+
     def gaps(self) -> list[tuple[int, int]]:
         """Byte ranges of the arena that belong to no block at any time: guards and padding."""
         edges = sorted((block.offset, block.end) for block in self.blocks.values())
         gaps, reached = [], 0
-        for offset, end in [*edges, (self.total_bytes, self.total_bytes)]:
+        for offset, end in [*edges, (self.arena_bytes, self.arena_bytes)]:
             if offset > reached:
                 gaps.append((reached, offset))
             reached = max(reached, end)
@@ -115,7 +126,7 @@ class Plan:
         for name, offset, size in (
             ("weights", 0, report.weights_bytes),
             ("KV cache", kv.offset, report.kv_cache_bytes),
-            ("workspace", workspace, report.workspace_bytes),
+            ("workspace", workspace, report.workspace_bytes - self.library_bytes),
         ):
             lines.append(f"{name:<28}{offset:>16,}{size:>16,}")
         shared: dict[tuple[str, int, int], None] = {}
@@ -124,6 +135,8 @@ class Plan:
                 stem = block.name.split(".")[0] if not block.name.startswith("scratch") else "scratch"
                 shared[(f"  {stem}", block.offset, block.size)] = None
         lines += [f"{name:<28}{offset:>16,}{size:>16,}" for name, offset, size in shared]
+        if self.library_bytes:
+            lines.append(f"{'cuBLAS workspace':<28}{'its own':>16}{self.library_bytes:>16,}")
         return "\n".join(lines)
 
 
@@ -155,7 +168,8 @@ def plan_memory(
     workspace_bytes = max((_aligned(block.end + guard_bytes) for block in placed), default=0)
     for block in placed:
         blocks[block.name] = Block(block.name, base + block.offset, block.size, block.first_op, block.last_op)
-    return Plan(limits, MemoryReport(weights_bytes, kv_cache_bytes, workspace_bytes), blocks)
+    library = layout.library_bytes
+    return Plan(limits, MemoryReport(weights_bytes, kv_cache_bytes, workspace_bytes + library), blocks, library)
 
 
 def _workspace(program: Program, layout: Layout, limits: Limits, shared: bool) -> list[Block]:

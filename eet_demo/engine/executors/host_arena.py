@@ -16,12 +16,12 @@ GUARD = 0xA5
 
 
 class HostArena:
-    """An anonymous mapping of exactly `plan.total_bytes`, page-aligned, zeroed by the kernel."""
+    """An anonymous mapping of exactly `plan.arena_bytes`, page-aligned, zeroed by the kernel."""
 
     def __init__(self, plan: Plan, debug: bool = False) -> None:
         self._plan = plan
         # Private: shared memory, Python's default, gets no huge pages, and then address translation costs time.
-        self._map = mmap.mmap(-1, max(1, plan.total_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._map = mmap.mmap(-1, max(1, plan.arena_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             self._map.madvise(mmap.MADV_HUGEPAGE)
         self.bytes: NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)

@@ -26,6 +26,8 @@ Array = NDArray[Any]
 class ReferenceLayout:
     """Dense rows, no padding, no scratch: NumPy's own temporaries are outside the plan."""
 
+    library_bytes = 0
+
     def __init__(self, dtype: str) -> None:
         self.activation_bytes = self.kv_bytes = np.dtype(dtype).itemsize
 

@@ -43,6 +43,7 @@ class CpuLayout:
 
     activation_bytes = FLOAT
     kv_bytes = FLOAT
+    library_bytes = 0
 
     def __init__(
         self, formats: Mapping[str, WeightFormat] = MappingProxyType({}), dtype: DenseType = "float32"

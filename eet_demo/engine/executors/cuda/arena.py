@@ -21,7 +21,7 @@ POISON = 0xFF
 
 
 class Arena:
-    """`memory` is uint8 (plan.total_bytes,) on the device; its address never changes, so graphs may hold it."""
+    """`memory` is uint8 (plan.arena_bytes,) on the device; its address never changes, so graphs may hold it."""
 
     def __init__(self, plan: Plan, memory: torch.Tensor, state: Fields, debug: bool = False) -> None:
         self._plan, self.memory, self._base = plan, memory, memory.data_ptr()

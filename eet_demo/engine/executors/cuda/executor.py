@@ -59,7 +59,7 @@ class CudaExecutor:
         self._device = make_device()
         state = layout.state(program, plan.limits)
         with self._device.active():
-            self._arena = Arena(plan, self._device.allocate(plan.total_bytes), state, options.debug)
+            self._arena = Arena(plan, self._device.allocate(plan.arena_bytes), state, options.debug)
             self._operands = Operands(program, plan, layout, formats, self._arena)
             self._write_constants()
         self._ring = TokenRing(self._device, plan.limits.logit_rows)

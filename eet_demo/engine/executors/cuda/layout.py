@@ -27,6 +27,9 @@ MAX_STOPS = 64
 TILE_BYTES = 32 << 20
 """Of a quantised weight brought to the compute dtype at a time, for the GEMMs of many rows."""
 
+CUBLAS_BYTES = 32 << 20
+"""What torch gives cuBLAS on sm_90 (aten/src/ATen/cuda/CUDABlas.cpp); 8 MiB before, so this is the most."""
+
 Shape = tuple[int, ...]
 Fields = dict[str, tuple[Shape, DType]]
 
@@ -34,8 +37,8 @@ Fields = dict[str, tuple[Shape, DType]]
 class CudaLayout:
     """Compute dtype for activations, KV cache, biases and dense matrices; float32 for norms; planes for blocks."""
 
-    def __init__(self, dtype: DType, formats: Mapping[str, WeightFormat]) -> None:
-        self.dtype, self._formats = dtype, formats
+    def __init__(self, dtype: DType, formats: Mapping[str, WeightFormat], library_bytes: int = 0) -> None:
+        self.dtype, self._formats, self.library_bytes = dtype, formats, library_bytes
         self.activation_bytes = self.kv_bytes = ITEMSIZE[dtype]
 
     def weight_bytes(self, weight: Weight) -> int:
