@@ -123,7 +123,7 @@ class CudaDevice:
         self._stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def prepare(self, instances: Iterable[Instance]) -> None:
-        """Compiles them or loads them from the kernel cache; lets cuBLAS take its workspace. No step waits for either."""
+        """Compiles them or loads them from the kernel cache, and lets cuBLAS take its workspace: no step waits."""
         self.queue.prepare(instances)
         with self.active():
             small = torch.ones(16, 16, dtype=self._dtype, device="cuda")
