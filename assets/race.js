@@ -70,6 +70,9 @@
     return (titles[kind] ?? kind) + (option && kind === "engine" ? ` (${option})` : "");
   }
 
+  /** What a side that has not loaded yet will be: stock's weights are dense whatever the engine's are. */
+  const plannedConfig = (name, { device, dtype, weights }) => ({ device, dtype, weights: name.startsWith("stock") ? "dense" : weights });
+
   const SHOWN_VERSIONS = ["eet_demo", "transformers", "torch", "python", "cupy-cuda12x", "cupy-cuda13x"]; // all of them in the tooltip
 
   /** Lane colours belong to what a side is, so that the same side has the same colour everywhere. */
@@ -246,6 +249,7 @@
       this.promptTokens = [];
       this.promptText = "";
       this.notes = [];
+      this.precision = "";
       this.sides = [];
       this.result = null;
       this.divergence = []; // per row: index of the first differing token, Infinity while equal
@@ -263,6 +267,7 @@
         this.compare();
       } else if (update.kind === "memory") side.addMemory(update);
       else if (update.kind === "error" && side) side.error = { message: update.message, remedy: update.remedy ?? "" };
+      else if (update.kind === "notes") this.notes = update.notes;
       else if (update.kind === "result") this.finish(update);
     }
 
@@ -274,6 +279,7 @@
       this.promptTokens = update.prompt_tokens.map((row) => (Array.isArray(row) ? row.length : row));
       this.promptText = update.prompt_text ?? "";
       this.notes = update.notes ?? [];
+      this.precision = update.precision ?? "";
       this.sides = update.sides.map((name, index) => new SideData(name, index));
     }
 
@@ -293,7 +299,7 @@
     }
 
     /** A recorded race, with what the server computed from it. */
-    load({ trace, metrics, speedup }) {
+    load({ trace, metrics, speedup, precision }) {
       this.begin({
         settings: trace.settings,
         hardware: trace.hardware,
@@ -301,6 +307,7 @@
         prompt_tokens: trace.prompt_ids,
         prompt_text: trace.prompt_text,
         notes: trace.notes,
+        precision,
         sides: trace.sides.map((side) => side.name),
       });
       trace.sides.forEach((recorded, index) => {
@@ -453,13 +460,15 @@
       this.drawOverlay(view, state, steps);
     }
 
-    drawConfig() {
-      const config = this.side.config;
-      if (this.drawnConfig === config || !config) return;
+    /** What the side is, its precision first; until it has loaded, what it was asked to be. */
+    drawConfig(settings = this.player.settings) {
+      const config = this.side.config ?? (settings && plannedConfig(this.side.name, settings));
+      if (!config || this.drawnConfig === config) return;
       this.drawnConfig = config;
       const details = config.details ?? {};
-      const words = [config.engine, details.attention, config.device, config.dtype, config.weights && `${config.weights} weights`];
-      if (config.threads) words.push(`${config.threads} thread${config.threads === 1 ? "" : "s"}`);
+      const words = [config.dtype, config.weights && `${config.weights} weights`, config.device, details.attention];
+      if (config.device === "cpu" && config.threads) words.push(`${config.threads} thread${config.threads === 1 ? "" : "s"}`);
+      if (config.engine !== "engine") words.push(config.engine);
       setText(this.configNode, words.filter(Boolean).join(" · "));
       const all = Object.entries(details).map(([key, value]) => `${key}: ${typeof value === "object" ? JSON.stringify(value) : value}`);
       this.configNode.title = [this.configNode.textContent, ...all].join("\n");
@@ -925,9 +934,11 @@
       this.root = make("footer", { class: "eet-strip", "aria-label": "Hardware, precision and versions" }, this.facts);
     }
 
-    draw({ hardware, software, settings, sides, recorded }) {
+    draw({ hardware, software, settings, planned, sides, recorded }) {
       const facts = [];
+      const { device } = settings ?? planned ?? {};
       if (recorded) facts.push(["recording", "played back, not running now"]);
+      if (hardware && device) facts.push(["device", deviceWords(device, hardware)]);
       if (hardware) facts.push(["machine", hardwareWords(hardware)]);
       if (settings) {
         facts.push(["model", settings.model], ["precision", precisionWords(settings, sides)], ["work", workWords(settings)]);
@@ -937,6 +948,12 @@
       if (software) facts.push(["versions", named(SHOWN_VERSIONS.filter((name) => software[name])), named(Object.keys(software))]);
       this.facts.replaceChildren(...facts.map(([name, words, title]) => make("li", { title }, make("b", {}, name), ` ${words}`)));
     }
+  }
+
+  /** Both sides run on the same device. */
+  function deviceWords(device, hardware) {
+    if (device === "cuda") return `both sides on the GPU (cuda): ${hardware.gpu ?? "unknown"}`;
+    return device === "cpu" ? "both sides on the processor (cpu)" : `the engine on ${device}, stock on the processor`;
   }
 
   function hardwareWords(hardware) {
@@ -990,13 +1007,14 @@
       this.promptSummary = make("summary", {}, "Prompt");
       this.promptText = make("p", { class: "eet-prompt-text", tabindex: "0" });
       this.prompt = make("details", { class: "eet-prompt", hidden: true }, this.promptSummary, this.promptText);
+      this.precision = make("p", { class: "eet-precision" });
       this.lanesNode = make("div", { class: "eet-lanes" });
       this.verdict = new VerdictView(this.player);
       this.chart = new ChartView(this.player, (ns) => this.seek(ns));
       this.transport = new TransportView(this);
       this.strip = new StripView();
       this.lanes = [];
-      this.root = make("div", { class: "eet-stage" }, this.notice, this.prompt, this.lanesNode, this.chart.root, this.transport.root, this.strip.root, this.live);
+      this.root = make("div", { class: "eet-stage" }, this.notice, this.prompt, this.precision, this.lanesNode, this.chart.root, this.transport.root, this.strip.root, this.live);
       this.element.replaceChildren(this.root);
       this.showSides(["stock", "engine"]);
     }
@@ -1027,6 +1045,7 @@
       if (this.player.sides.length) return;
       for (const lane of this.lanes) {
         lane.root.dataset.state = "idle";
+        lane.drawConfig(this.planned);
         setText(lane.stateNode, this.state === "queued" ? "queued" : "ready");
         const words = lane.side.index ? "The same text, by the engine." : "Press Race: the text appears here as it is written.";
         setText(lane.overlayNode, this.state === "queued" ? "Waits until the machine is free; the place in the queue is shown above." : words);
@@ -1038,6 +1057,7 @@
     receive(value) {
       if (value.idle) return this.rest(value.idle);
       if (value.replay) return this.openRecording(value.replay);
+      if (value.planned) return this.plan(value);
       if (value.run !== this.run) {
         this.run = value.run;
         this.nextSeq = 0;
@@ -1098,8 +1118,23 @@
     rest(idle) {
       this.idle = idle;
       this.strip.draw(idle);
+      this.plan(idle);
       if (idle.notice) this.say(idle.notice.message, idle.notice.remedy);
       this.schedule();
+    }
+
+    /** What the controls would start: shown until the first race begins, then each race says its own. */
+    plan({ planned, precision }) {
+      this.planned = planned;
+      this.plannedPrecision = precision;
+      this.drawIdle();
+      this.drawPrecision();
+    }
+
+    /** Whether both sides compute with the same numbers, and what it costs where they do not. */
+    drawPrecision() {
+      setText(this.precision, (this.player.sides.length ? this.player.precision : this.plannedPrecision) ?? "");
+      this.precision.title = this.precision.textContent;
     }
 
     enqueue(sides) {
@@ -1134,6 +1169,7 @@
       this.hush();
       this.halt();
       this.clear();
+      this.drawPrecision();
       this.drawPrompt();
       this.drawStrip();
       requestAnimationFrame(() => this.bringIntoView()); // once the lanes have their size

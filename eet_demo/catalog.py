@@ -196,6 +196,11 @@ def memory_bytes(entry: ModelEntry, dtype: str, weights: str, context: int, batc
     return stored + cache
 
 
+def has_packed_weights(entry: ModelEntry, models_dir: Path) -> bool:
+    """Whether the model comes as a GGUF, whose blocks an engine can compute with as they are stored."""
+    return isinstance(entry.source, WheelSource) or any(entry.folder(models_dir).glob("*.gguf"))
+
+
 def local_folder(model: str, models_dir: Path) -> Path | None:
     """The folder of a model that is on this machine already; None for one that must be fetched or converted first.
 

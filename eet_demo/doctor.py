@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import platform
+import re
 import shutil
 import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from eet_demo import catalog, hardware
@@ -25,6 +28,9 @@ NEEDED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "n
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CUPY_DRIVERS = {"cupy-cuda13x": 580, "cupy-cuda12x": 525}
 """Oldest driver of each CuPy build (https://docs.nvidia.com/cuda/cuda-toolkit-release-notes, "CUDA Driver")."""
+
+OLDEST_CAPABILITY = 75
+"""Oldest GPU whose kernels there are, as the executor has it (sm_75, Turing)."""
 
 _GIB = 2**30
 _RACE_BYTES = 3 * _GIB  # both sides of the default model in float32 at a few thousand ids, and their processes
@@ -47,19 +53,32 @@ def examine(settings: Settings) -> list[Check]:
     """Every check, the ones that everything needs first. Asks the network for at most PROBE_SECONDS, or not at all."""
     hub = Hub(enabled=not settings.hub_offline)
     hub.start()  # answers while the rest is looked at
+    compiler, gpu, cupy, torch = _compiler(), _gpu(settings), _cupy(), _torch()
     checks = [
         _python(),
         _packages(),
-        _compiler(),
+        compiler,
         _cpu(settings),
         _memory(settings),
         _model(settings),
         _disk(settings),
-        _gpu(),
-        _cupy(),
+        gpu,
+        cupy,
+        torch,
+        _device("device cpu", "races on the processor", [compiler]),
+        _device("device cuda", "races on the GPU", [gpu, cupy, torch]),
+        _device("device sim", "the GPU's kernels without a GPU", [compiler]),
         _browser(),
     ]
     return [*checks, _hub(hub)]
+
+
+def _device(name: str, purpose: str, needs: Iterable[Check]) -> Check:
+    """A device runs when all it needs is there; else the first thing that is missing, with its remedy."""
+    missing = next((check for check in needs if check.state != "yes"), None)
+    if missing is None:
+        return Check(name, purpose, "yes", "can run")
+    return Check(name, purpose, "unneeded", f"{missing.name}: {missing.found}", missing.remedy)
 
 
 def can_race(checks: Iterable[Check]) -> bool:
@@ -100,7 +119,8 @@ def _compiler() -> Check:
 
 def _cpu(settings: Settings) -> Check:
     features = hardware.cpu_features()
-    wide = [name for name in ("avx512f", "avx2", "fma", "f16c", "asimd") if name in features]
+    known = ("avx512f", "avx512_vnni", "avx_vnni", "avx2", "fma", "f16c", "asimd", "i8mm")
+    wide = [name for name in known if name in features]
     found = (
         f"{hardware.cpu_name()}, {hardware.usable_cores(settings.threads)} cores, {' '.join(wide) or 'no vector units'}"
     )
@@ -142,12 +162,20 @@ def _disk(settings: Settings) -> Check:
     return Check("disk", "models", "no", found, "Free a GiB, or set EET_DEMO_MODELS_DIR to a larger disk.")
 
 
-def _gpu() -> Check:
+def _gpu(settings: Settings) -> Check:
     machine = hardware.read_hardware()
+    purpose = "the engine on a GPU"
     if machine.gpu is None:
-        return Check("GPU", "the engine on a GPU", "unneeded", "no NVIDIA driver or device", "Races run on the CPU.")
-    memory = f"{(machine.gpu_memory_bytes or 0) / _GIB:.0f} GiB"
-    return Check("GPU", "the engine on a GPU", "yes", f"{machine.gpu}, {memory}, driver {machine.driver}")
+        remedy = "Races run on the CPU. With an NVIDIA GPU, install its driver."
+        return Check("GPU", purpose, "unneeded", "no NVIDIA driver or device", remedy)
+    found = f"{machine.gpu}, {(machine.gpu_memory_bytes or 0) / _GIB:.0f} GiB, driver {machine.driver}"
+    if settings.cuda_visible_devices in ("", "-1"):
+        return Check("GPU", purpose, "unneeded", f"{found}, hidden", "Unset CUDA_VISIBLE_DEVICES.")
+    capability = hardware.gpu_capability()
+    if capability is not None and capability < OLDEST_CAPABILITY:
+        remedy = f"Kernels need sm_{OLDEST_CAPABILITY} (Turing, 2018) or later: races run on the CPU."
+        return Check("GPU", purpose, "unneeded", f"{found}, sm_{capability} is too old", remedy)
+    return Check("GPU", purpose, "yes", found)
 
 
 def _cupy() -> Check:
@@ -163,6 +191,27 @@ def _cupy() -> Check:
     if installed and major >= CUPY_DRIVERS[installed]:
         return Check("CuPy", "the engine on a GPU", "yes", found)
     return Check("CuPy", "the engine on a GPU", "unneeded", found, f"Driver {driver} wants: pip install {fitting}")
+
+
+def _torch() -> Check:
+    """Whether torch was built for CUDA, read from its version file: importing it takes seconds and 300 MB."""
+    version = _version("torch")
+    if version is None:
+        return Check("torch for CUDA", "the engine on a GPU", "unneeded", "no torch", "Run: make setup")
+    spec = importlib.util.find_spec("torch")
+    folder = Path(next(iter((spec and spec.submodule_search_locations) or []), ""))
+    built = re.search(r"^cuda\b[^=]*= *'([\d.]+)'", _text(folder / "version.py"), re.MULTILINE)
+    if built is None:
+        remedy = "With an NVIDIA GPU: pip install --force-reinstall torch, of a build for CUDA."
+        return Check("torch for CUDA", "the engine on a GPU", "unneeded", f"torch {version}, for CPU alone", remedy)
+    return Check("torch for CUDA", "the engine on a GPU", "yes", f"torch {version}, CUDA {built.group(1)}")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def _browser() -> Check:

@@ -22,6 +22,12 @@ class UnsupportedError(EetError):
     remedy = "Pick one of the choices that the message names."
 
 
+class DeviceMissingError(UnsupportedError):
+    """The owner of this machine asked for a device that cannot run here; the message names what is missing."""
+
+    remedy = "`python -m eet_demo doctor` lists what is missing; EET_DEMO_DEVICE=cpu races on the processor."
+
+
 class EngineBusyError(EetError, RuntimeError):
     """A generation was asked of an engine that is already generating."""
 

@@ -37,6 +37,24 @@ def read_hardware(threads: int | None = None, memory_limit_bytes: int | None = N
     )
 
 
+def gpu_capability() -> int | None:
+    """Compute capability of NVIDIA device 0, 90 for sm_90; None where nothing can tell."""
+    try:
+        nvml: Any = importlib.import_module("pynvml")
+        nvml.nvmlInit()
+    except ImportError:
+        return None
+    except nvml.NVMLError:
+        return None
+    try:
+        major, minor = nvml.nvmlDeviceGetCudaComputeCapability(nvml.nvmlDeviceGetHandleByIndex(0))
+        return 10 * int(major) + int(minor)
+    except nvml.NVMLError:
+        return None
+    finally:
+        nvml.nvmlShutdown()
+
+
 def usable_cores(setting: int | None = None) -> int:
     """Threads that can really run at once: min(affinity, cgroup quota, the owner's setting), at least 1."""
     return max(1, _least(len(os.sched_getaffinity(0)), _cgroup_cores(), setting))

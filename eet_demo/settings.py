@@ -6,7 +6,7 @@ Every field is a variable `EET_DEMO_<FIELD>`, e.g. `EET_DEMO_PORT=8080`; the fie
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, ByteSize, Field, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -35,6 +35,8 @@ class Settings(BaseSettings):
         models_dir: fetched and converted models; `cache_dir/models` unless set.
         host, port: where the page listens; this machine alone, in a Space everybody.
         share: also through a public gradio.live address.
+        device: where the page's races run: `cuda`, `cpu`, or `auto`, which takes a GPU that can be used.
+        cuda_visible_devices: CUDA's own switch; empty or -1 hides every GPU.
         threads: most CPU threads a side may use; None leaves it to affinity and container limits.
         memory_limit: most bytes a race may use, e.g. `8GiB`; None leaves it to the machine.
         hub_offline: never ask the Hugging Face Hub for anything (HF_HUB_OFFLINE says so too).
@@ -50,6 +52,8 @@ class Settings(BaseSettings):
     host: str = Field(default_factory=_host)
     port: int = Field(default=7860, ge=1, le=65535)
     share: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    cuda_visible_devices: str | None = Field(default=None, validation_alias="CUDA_VISIBLE_DEVICES")
     threads: PositiveInt | None = None
     memory_limit: Annotated[ByteSize, Field(gt=0)] | None = None
     hub_offline: bool = Field(default=False, validation_alias=AliasChoices(f"{PREFIX}HUB_OFFLINE", "HF_HUB_OFFLINE"))

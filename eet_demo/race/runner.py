@@ -8,7 +8,6 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from eet_demo import catalog
-from eet_demo.errors import SourceError
 from eet_demo.race import parity
 from eet_demo.race.background import measure_between_races
 from eet_demo.race.fetching import Fetching
@@ -39,6 +38,7 @@ class Race:
         self._stop = threading.Event()
         self._updates: list[Update] = []
         self._notes: list[str] = []
+        self._told_notes: int | None = None  # None until the page knows of the race
         self._lanes: list[Lane] = []
         self._model: RaceModel | None = None
 
@@ -49,8 +49,9 @@ class Race:
     def run(self) -> Iterator[list[Update]]:
         """Yields a list of updates (may be empty) every TICK_S; the last list ends with the result.
 
-        `race` comes first, but for states while another race runs or the model is fetched. Its notes grow (which
-        side fits in memory, ...) and are whole in the result's trace.
+        `race` comes first, but for states while another race runs or the model is fetched. What is found out later
+        (which side fits in memory, ...) comes as `notes`, always all of them; stopped before it has a model, a race
+        has no result.
 
         What stops one side alone is an `error` update. Closing the iterator stops the workers within 2 s.
 
@@ -79,6 +80,8 @@ class Race:
 
     def _steps(self) -> Waiting:
         model = yield from self._open_model()
+        if model is None:
+            return
         self._model = model
         prompts = prompt_ids(self._settings, model)
         request = self._request(prompts, model)
@@ -98,15 +101,16 @@ class Race:
         rows = yield from self._parity(request, model)
         self._post_result(self._trace(model, prompts, rows))
 
-    def _open_model(self) -> Generator[None, None, RaceModel]:
-        """The race's model, fetched first where it is not on this machine; Stop leaves the download to itself."""
+    def _open_model(self) -> Generator[None, None, RaceModel | None]:
+        """The race's model, fetched first where it is not on this machine; Stop leaves the download to itself: None."""
         name, resources = self._settings.model, self._resources
         folder = catalog.local_folder(name, resources.models_dir)
         if folder is None:
             fetching = Fetching(name, resources.models_dir, resources.hub_enabled)
             while (folder := fetching.folder()) is None:
                 if self._stop.is_set():
-                    raise SourceError(f"stopped; {fetching.progress} goes on in the background")
+                    self._post_states("stopped", f"stopped by the visitor; {fetching.progress}, in the background")
+                    return None
                 self._post_states("loading", fetching.progress)
                 yield
         return resources.model(folder)
@@ -177,8 +181,10 @@ class Race:
             sides=list(self._settings.sides),
             notes=list(self._notes),
         )
+        self._told_notes = len(self._notes)
 
     def _post_result(self, trace: Trace) -> None:
+        self._told_notes = len(self._notes)
         self._post(kind="result", trace=trace, **figures(trace))
 
     def _post(self, **update: Any) -> None:
@@ -189,6 +195,9 @@ class Race:
             self._post(kind="state", side=index, state=state, detail=detail)
 
     def _take(self) -> list[Update]:
+        if self._told_notes is not None and self._told_notes < len(self._notes):
+            self._post(kind="notes", notes=list(self._notes))
+            self._told_notes = len(self._notes)
         updates, self._updates = self._updates, []
         return updates
 

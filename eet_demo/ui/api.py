@@ -10,9 +10,9 @@ import gradio as gr
 
 from eet_demo.errors import EetError
 from eet_demo.records import RaceSettings
-from eet_demo.ui.controls import DEFAULT_CONTEXT, DEFAULT_NEW_TOKENS, DTYPES, WEIGHTS
+from eet_demo.sides.names import split_sides
 from eet_demo.ui.handlers import Handlers, session_of
-from eet_demo.ui.offer import Offer
+from eet_demo.ui.offer import DEFAULT_CONTEXT, DEFAULT_NEW_TOKENS, Offer
 
 Endpoint = Callable[..., dict[str, Any]]
 
@@ -31,8 +31,8 @@ def make_race_endpoint(offer: Offer, handlers: Handlers) -> Endpoint:
         context: int = DEFAULT_CONTEXT,
         new_tokens: int = DEFAULT_NEW_TOKENS,
         batch: int = 1,
-        dtype: str = DTYPES[0],
-        weights: str = WEIGHTS[0],
+        dtype: str = offer.dtypes[0],
+        weights: str = "",
         sides: str | list[str] = default_sides,
         schedule: str = "in_turn",
         prompt: str = "",
@@ -49,7 +49,8 @@ def make_race_endpoint(offer: Offer, handlers: Handlers) -> Endpoint:
             new_tokens: tokens each side writes, per row.
             batch: rows.
             dtype: what both sides compute in.
-            weights: how the engine stores its weights.
+            weights: how the engine stores its weights: dense, q8_0, or packed as a GGUF has them; empty takes the
+                page's default for the model.
             sides: names separated by commas, or a list.
             schedule: in_turn or together.
             prompt: a document's id, or `text:` and your own text; empty takes the first document.
@@ -60,8 +61,9 @@ def make_race_endpoint(offer: Offer, handlers: Handlers) -> Endpoint:
         """
         settings = RaceSettings(
             model=model,
+            device=offer.device,
             dtype=dtype,
-            weights=weights,
+            weights=weights or offer.weights(model)[0],
             context=context,
             new_tokens=new_tokens,
             batch=batch,
@@ -83,7 +85,8 @@ def make_race_endpoint(offer: Offer, handlers: Handlers) -> Endpoint:
 
 
 def _side_names(sides: str | list[str]) -> tuple[str, ...]:
-    return tuple(side.strip() for side in (sides.split(",") if isinstance(sides, str) else sides))
+    """One text is a list like the command line's; a list has one side an entry."""
+    return split_sides(sides) if isinstance(sides, str) else tuple(side.strip() for side in sides)
 
 
 def _trace(handlers: Handlers, session: str, settings: RaceSettings) -> dict[str, Any]:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import gradio as gr
 
 from eet_demo.errors import RequestError
 from eet_demo.prompts import OWN_TEXT
-from eet_demo.records import RaceSettings, Schedule
+from eet_demo.records import RaceSettings, Schedule, as_json
 from eet_demo.ui.assets import SCRIPT_HEAD
-from eet_demo.ui.offer import BASELINES, ModelChoice, Offer
+from eet_demo.ui.offer import BASELINES, DEFAULT_CONTEXT, DEFAULT_NEW_TOKENS, ModelChoice, Offer
 
-DEFAULT_CONTEXT = 128
-DEFAULT_NEW_TOKENS = 64
 MAX_NEW_TOKENS = 1024
 MAX_BATCH = 8
 MIN_CONTEXT = 32
-DTYPES = ("float32",)
-WEIGHTS = ("dense",)
+WEIGHTS_WORDS = {
+    "packed": "packed: as in the model's file",
+    "dense": "dense: every value in full",
+    "q8_0": "q8_0: 8 bits, quantised here",
+}
 
 _PICKER_JS = "eetRace.mountModelPicker({ element, props, watch });"
 
@@ -67,6 +68,7 @@ class Controls:
         sides = tuple(baseline if side == "stock" else side for side in self.offer.sides)
         return RaceSettings(
             model=model_id,
+            device=self.offer.device,
             dtype=str(values[self.dtype]),
             weights=str(values[self.weights]),
             context=_whole(values[self.context], "context length"),
@@ -92,6 +94,7 @@ class Controls:
         """Keeps the controls consistent: none of these waits in the queue."""
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         self.document.input(self._choose_document, self.document, [self.question, self.own_text], **quiet)
+        self.model.change(self._choose_weights, [self.model, self.weights], self.weights, **quiet)
         for component, event in ((self.model, "change"), (self.new_tokens, "release")):
             getattr(component, event)(
                 self._limit_context,
@@ -100,6 +103,22 @@ class Controls:
                 preprocess=False,
                 **quiet,
             )
+
+    def tell(self, stage: gr.HTML, seal: Callable[[Mapping[str, Any]], Any]) -> None:
+        """Lets the panes say the precision of the race that these controls would start."""
+        inputs: list[Any] = [self.model, self.dtype, self.weights]
+
+        def planned(model_id: str, dtype: str, weights: str) -> Any:
+            if not model_id or weights not in self.offer.weights(model_id):
+                return gr.skip()  # the weights follow the model in a moment
+            settings = replace(self.offer.default_settings, model=model_id, dtype=dtype, weights=weights)
+            return seal(self.offer.planned(as_json(settings)))
+
+        for component in inputs:
+            component.change(planned, inputs, stage, queue=False, show_progress="hidden", api_visibility="private")
+
+    def _choose_weights(self, model_id: str, chosen: str) -> Any:
+        return gr.update(**weights_choices(self.offer, model_id, chosen)) if model_id else gr.skip()
 
     def _choose_document(self, document: str) -> dict[Any, Any]:
         own = document == OWN_TEXT
@@ -154,15 +173,25 @@ def scripted_html(value: Any, js_on_load: str, **props: Any) -> gr.HTML:
     return gr.HTML(value, html_template="", js_on_load=js_on_load, head=SCRIPT_HEAD, apply_default_css=False, **props)
 
 
-def build_more() -> dict[str, Any]:
+def weights_choices(offer: Offer, model_id: str, chosen: str = "") -> dict[str, Any]:
+    """Properties of the dropdown; the visitor's choice stays where it was none of the defaults."""
+    weights = offer.weights(model_id)
+    value = chosen if chosen in weights and chosen not in ("packed", "dense") else weights[0]
+    return {"choices": [(WEIGHTS_WORDS[name], name) for name in weights], "value": value}
+
+
+def build_more(offer: Offer) -> dict[str, Any]:
     """Everything else, folded away; the defaults race fairly."""
     baselines = [(words, name) for name, words in BASELINES.items()]
     more: dict[str, Any] = {}
     with gr.Row():
         more["batch"] = gr.Slider(1, MAX_BATCH, 1, step=1, label="Batch", info="Prompts at once.", buttons=[])
         more["ragged"] = gr.Checkbox(False, label="Ragged rows", info="Prompts of different lengths in one batch.")
-        more["dtype"] = gr.Dropdown(list(DTYPES), value=DTYPES[0], label="Precision, both sides", filterable=False)
-        more["weights"] = gr.Dropdown(list(WEIGHTS), value=WEIGHTS[0], label="Engine weights", filterable=False)
+        dtypes = list(offer.dtypes)
+        more["dtype"] = gr.Dropdown(dtypes, value=dtypes[0], label="Precision, both sides", filterable=False)
+        more["weights"] = gr.Dropdown(
+            **weights_choices(offer, offer.default_model.id), label="Engine's weights", filterable=False
+        )
         more["baseline"] = gr.Dropdown(baselines, value="stock", label="Stock variant", filterable=False)
     with gr.Row():
         schedules = [("In turn, each alone", "in_turn"), ("Together", "together")]

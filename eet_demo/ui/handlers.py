@@ -48,11 +48,13 @@ class Handlers:
     Args:
         check: raises EetError for settings that no race could have; quick, since it does not wait in the queue.
         make_race: a race of checked settings, not started.
+        precision: of settings in JSON: whether both sides compute with the same numbers, in words.
     """
 
     runs: Runs
     check: Callable[[RaceSettings], None]
     make_race: MakeRace
+    precision: Callable[[Mapping[str, Any]], str] = lambda settings: ""
 
     def press(self, session: str, read: Callable[[], RaceSettings]) -> tuple[Run, Payload]:
         """Race was pressed: the settings are checked at once, and the page is told to queue, or what is wrong."""
@@ -77,10 +79,14 @@ class Handlers:
                 for updates in batches:
                     if updates or time.monotonic() - spoke_s > SIGN_OF_LIFE_S:
                         spoke_s = time.monotonic()
-                        yield run.payload(*updates)
+                        yield run.payload(*map(self._explained, updates))
         except Exception as error:  # as above; GeneratorExit of a visitor who left is no Exception
             yield run.payload(error_update(error))
         yield run.payload({"kind": "end"})
+
+    def _explained(self, update: Update) -> Update:
+        """The race's first update says, in words, how the two sides' numbers compare."""
+        return update | {"precision": self.precision(update["settings"])} if update["kind"] == "race" else update
 
     def stop(self, session: str) -> Payload | None:
         """Stop was pressed; a race that still waits in the queue leaves it."""

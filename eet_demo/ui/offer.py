@@ -10,9 +10,12 @@ from typing import Any
 from eet_demo import catalog
 from eet_demo.catalog import ModelEntry
 from eet_demo.doctor import Check
+from eet_demo.engine.devices import DEVICES
+from eet_demo.errors import DeviceMissingError, UnsupportedError
 from eet_demo.hub import Hub
 from eet_demo.prompts import Document
-from eet_demo.records import Hardware, as_json
+from eet_demo.records import Device, Hardware, RaceSettings, as_json
+from eet_demo.ui.precision import precision_words
 
 BASELINES: Mapping[str, str] = {
     "stock": "stock: library defaults",
@@ -21,15 +24,28 @@ BASELINES: Mapping[str, str] = {
 }
 
 
+DEFAULT_CONTEXT = 128
+DEFAULT_NEW_TOKENS = 64
+
+FIRST_DTYPE: Mapping[str, str] = {"cuda": "float16"}
+"""What the page computes in unless the visitor says otherwise, where that is not float32."""
+
+
 @dataclass(frozen=True)
 class ModelChoice:
-    """One line of the model list. `reason` says why it cannot race here; empty when it can."""
+    """One line of the model list.
+
+    Args:
+        reason: why it cannot race here; empty when it can.
+        packed: it comes as a GGUF, so that the engine can take its weights as they are stored.
+    """
 
     id: str
     title: str
     context_limit: int
     details: str
     reason: str = ""
+    packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,9 @@ class Offer:
     Args:
         list_models: asked at every page load: models come while the page stands, and so does the Hub.
         sides: what races unless the visitor says otherwise; `stock` in it takes the chosen variant.
+        device: where both sides run.
+        device_lacks: why `device` cannot run here; empty when it can.
+        saving: how many times fewer bytes a model's packed weights are than float32; None while that is not known.
     """
 
     list_models: Callable[[], tuple[ModelChoice, ...]]
@@ -55,6 +74,59 @@ class Offer:
     software: Mapping[str, str]
     sides: tuple[str, ...] = ("stock", "engine")
     notice: Notice | None = None
+    device: Device = "cpu"
+    device_lacks: str = ""
+    saving: Callable[[str], float | None] = lambda model: None
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """What the device computes in, the default first."""
+        first = FIRST_DTYPE.get(self.device, "float32")
+        return tuple(sorted(DEVICES[self.device].dtypes, key=lambda dtype: dtype != first))
+
+    def weights(self, model_id: str) -> tuple[str, ...]:
+        """How the engine can store this model's weights, the default first: as its file has them, where it can."""
+        packed = any(model.packed for model in self.list_models() if model.id == model_id)
+        wanted = ("packed", "dense", "q8_0") if packed else ("dense", "q8_0")
+        return tuple(weights for weights in wanted if weights in DEVICES[self.device].weights)
+
+    @property
+    def default_settings(self) -> RaceSettings:
+        """The race of a visitor who touches nothing."""
+        model = self.default_model.id
+        return RaceSettings(
+            model,
+            device=self.device,
+            dtype=self.dtypes[0],
+            weights=self.weights(model)[0],
+            context=DEFAULT_CONTEXT,
+            new_tokens=DEFAULT_NEW_TOKENS,
+            sides=self.sides,
+        )
+
+    def check(self, settings: RaceSettings) -> None:
+        """What this machine or the model cannot serve, said before anything is queued.
+
+        Raises:
+            DeviceMissingError: the owner's device cannot run here. UnsupportedError: a dtype or weights there are not.
+        """
+        if self.device_lacks:
+            raise DeviceMissingError(f"EET_DEMO_DEVICE is {self.device}, which cannot run here. {self.device_lacks}")
+        if settings.dtype not in self.dtypes:
+            raise UnsupportedError(
+                f"device '{self.device}' has no dtype '{settings.dtype}'; it has {', '.join(self.dtypes)}"
+            )
+        choices = self.weights(settings.model)
+        if settings.weights not in choices:
+            why = " comes as safetensors and has no packed weights" if settings.weights == "packed" else ""
+            raise UnsupportedError(
+                f"{settings.model}{why or f' cannot be stored as {settings.weights!r}'}; there are {', '.join(choices)}"
+            )
+
+    def precision(self, settings: Mapping[str, Any]) -> str:
+        """Whether both sides compute with the same numbers, and what it costs where they do not, in a sentence."""
+        saving = self.saving(str(settings["model"])) if settings["weights"] == "packed" else None
+        return precision_words(settings, saving)
 
     @property
     def default_model(self) -> ModelChoice:
@@ -65,7 +137,12 @@ class Offer:
     def as_idle(self) -> dict[str, Any]:
         """The stage's first value."""
         idle: dict[str, Any] = {"hardware": as_json(self.hardware), "software": dict(self.software)}
+        idle |= self.planned(as_json(self.default_settings))
         return {"idle": idle | ({"notice": as_json(self.notice)} if self.notice is not None else {})}
+
+    def planned(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What the panes say of a race that has not begun."""
+        return {"planned": dict(settings), "precision": self.precision(settings)}
 
 
 def catalogue_choices(models_dir: Path, hub: Hub) -> tuple[ModelChoice, ...]:
@@ -81,7 +158,8 @@ def _choice(entry: ModelEntry, models_dir: Path, hub: Hub) -> ModelChoice:
     if availability.state == "fetchable":
         details += f"; {availability.reason} first"
     reason = availability.reason if availability.state == "unavailable" else ""
-    return ModelChoice(entry.id, entry.title, entry.context_limit, details, reason)
+    packed = catalog.has_packed_weights(entry, models_dir)
+    return ModelChoice(entry.id, entry.title, entry.context_limit, details, reason, packed)
 
 
 def _memory(entry: ModelEntry) -> str:
@@ -89,6 +167,14 @@ def _memory(entry: ModelEntry) -> str:
     context = min(1024, entry.context_limit)
     float32, q8_0 = (catalog.memory_bytes(entry, "float32", weights, context) for weights in ("dense", "q8_0"))
     return f"{float32 / 1e9:.1f} GB in float32 and {q8_0 / 1e9:.1f} GB in q8_0 for {context:,} tokens"
+
+
+def choose_device(wanted: str, checks: Iterable[Check]) -> tuple[Device, str]:
+    """(device, why it cannot run here): the owner's, or of `auto` the GPU where it can be used, else the processor."""
+    cuda = next(check for check in checks if check.name == "device cuda")
+    if cuda.state == "yes":
+        return ("cpu" if wanted == "cpu" else "cuda"), ""
+    return ("cuda", f"{cuda.found}. {cuda.remedy}") if wanted == "cuda" else ("cpu", "")
 
 
 def notice_of(checks: Iterable[Check]) -> Notice | None:

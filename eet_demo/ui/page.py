@@ -28,7 +28,12 @@ _STATUS_TEMPLATE = """<p class="eet-status">${value}</p>"""
 
 def build_page(offer: Offer, check: Callable[[RaceSettings], None], make_race: MakeRace) -> gr.Blocks:
     """The demo's page, queue included. `check` and `make_race` are what `Handlers` asks for."""
-    handlers = Handlers(Runs(), check, make_race)
+
+    def check_all(settings: RaceSettings) -> None:
+        offer.check(settings)
+        check(settings)
+
+    handlers = Handlers(Runs(), check_all, make_race, offer.precision)
     demo = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True)
     with demo:
         with gr.Row(elem_id="eet-head"):
@@ -43,10 +48,11 @@ def build_page(offer: Offer, check: Callable[[RaceSettings], None], make_race: M
             label="Your own text", lines=3, max_lines=6, visible=False, elem_id="eet-own-text"
         )
         with gr.Column(elem_id="eet-more"):
-            parts |= build_more()
+            parts |= build_more(offer)
         stage = _build_stage(offer.as_idle(), handlers)
         controls = Controls(offer=offer, **parts)
         controls.listen()
+        controls.tell(stage, sealed)
         _connect(handlers, controls, stage, status, race_button, stop_button)
         events.api(
             make_race_endpoint(offer, handlers),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from eet_demo import catalog
 from eet_demo.doctor import examine
+from eet_demo.errors import DeviceMissingError
 from eet_demo.hub import Hub
 from eet_demo.prompts import load_documents
 from eet_demo.race.fits import side_bytes
@@ -17,12 +18,11 @@ from eet_demo.race.runner import Race
 from eet_demo.race.setup import side_options
 from eet_demo.race.software import software_versions
 from eet_demo.race.trace import load_trace
-from eet_demo.records import RaceSettings
 from eet_demo.settings import Settings
-from eet_demo.ui.controls import DEFAULT_CONTEXT, DEFAULT_NEW_TOKENS
 from eet_demo.ui.launch import launch, require_free_port
-from eet_demo.ui.offer import Offer, catalogue_choices, notice_of
+from eet_demo.ui.offer import Notice, Offer, catalogue_choices, choose_device, notice_of
 from eet_demo.ui.page import build_page, build_replay
+from eet_demo.ui.precision import planned_saving
 
 NICENESS = 10
 
@@ -66,12 +66,19 @@ def build_offer(settings: Settings, resources: RaceResources) -> Offer:
     with ThreadPoolExecutor(1) as examiner:
         checks = examiner.submit(examine, settings)
         documents, software = load_documents(), software_versions()
+    device, lacks = choose_device(settings.device, checks.result())
+    notice = notice_of(checks.result())
+    if lacks:
+        notice = Notice(f"EET_DEMO_DEVICE is {device}, which cannot run here. {lacks}", DeviceMissingError.remedy)
     return Offer(
         list_models=lambda: catalogue_choices(settings.models_dir, hub),
         documents=documents,
         hardware=resources.hardware,
         software=software,
-        notice=notice_of(checks.result()),
+        notice=notice,
+        device=device,
+        device_lacks=lacks,
+        saving=lambda model: planned_saving(model, settings.models_dir),
     )
 
 
@@ -81,13 +88,13 @@ def warm(offer: Offer, resources: RaceResources) -> None:
 
 
 def _warm(offer: Offer, resources: RaceResources) -> None:
-    settings = RaceSettings(offer.default_model.id, context=DEFAULT_CONTEXT, new_tokens=DEFAULT_NEW_TOKENS)
+    settings = offer.default_settings
     folder = catalog.local_folder(settings.model, resources.models_dir)
-    if folder is None:
+    if folder is None or offer.device_lacks:
         return  # the first race fetches it, and shows how far it is
     model = resources.model(folder)
     wanted = [side_options(name, settings, model, resources.threads) for name in offer.sides]
-    if sum(side_bytes(options) for options in wanted) > resources.available_bytes():
+    if sum(side_bytes(options) for options in wanted) > resources.available_on(settings.device):
         return  # the race decides which of them loads when, and says so
     for options in wanted:
         resources.pool.preload(options)

@@ -60,7 +60,7 @@ def scripted_page(models_dir: Path) -> Iterator[ScriptedPage]:
     scene = Scene()
 
     def choices() -> tuple[ModelChoice, ...]:
-        here = ModelChoice("smollm2-135m", "SmolLM2 135M Instruct", 8192, "135M parameters")
+        here = ModelChoice("smollm2-135m", "SmolLM2 135M Instruct", 8192, "135M parameters", packed=True)
         return here, ModelChoice("gpt2", "GPT-2 124M", 1024, "124M parameters", "the Hub cannot be reached")
 
     def make_race(settings: RaceSettings) -> Race:

@@ -85,10 +85,15 @@ def test_app_answers_in_time_and_races_the_real_model(request: pytest.FixtureReq
     page.wait_for_function("['done', 'replay', 'failed'].includes(window.__race.state)")
     wait_end(page)
     draw_end(page)
-    for side, name in enumerate(("Stock generate", "Engine")):
+    expect(page.locator(".eet-precision")).to_contain_text("same numbers")
+    expect(page.locator(".eet-precision")).to_contain_text("read at 5.6 times fewer bytes")
+    expect(page.locator(".eet-strip")).to_contain_text("both sides on the processor (cpu)")
+    sides = (("Stock generate", "float32 · dense weights", 513), ("Engine", "float32 · packed weights", 92))
+    for side, (name, precision, weights) in enumerate(sides):
+        expect(lane(page, side).locator(".eet-config")).to_contain_text(precision)
         expect(lane(page, side).locator("h2")).to_have_text(name)
         expect(lane(page, side).locator(".eet-state")).to_have_text("done")
-        expect(lane(page, side).locator(".eet-memory-legend")).to_contain_text("weights 513 MiB")
+        expect(lane(page, side).locator(".eet-memory-legend")).to_contain_text(f"weights {weights} MiB")
     expect(page.locator("[data-number='parity']")).to_have_text("12 of 12")
     assert not any("libtorch" in mapped.path for mapped in server.memory_maps())
     page.context.close()
