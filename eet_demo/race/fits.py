@@ -117,7 +117,7 @@ def _config_and_elements(model: str) -> tuple[Fields, int]:
 
 
 _SIZES = (
-    ("hidden_size", "n_embd"),
+    ("hidden_size", "n_embd", "n_embed"),
     ("num_hidden_layers", "n_layer"),
     ("num_attention_heads", "n_head"),
 )
