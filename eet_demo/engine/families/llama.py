@@ -38,17 +38,17 @@ OLMO2 = Names(
 )
 
 
-def common(fields: Fields, **changed: Any) -> dict[str, Any]:
+def common(fields: Fields, default_theta: float = 10000.0, partial: bool = False, **changed: Any) -> dict[str, Any]:
     """The arguments of a ModelSpec that Llama and its relatives share, with those that a relative changes.
 
-    Rotary is whole: transformers' classes of these families leave out `partial_rotary_factor`.
+    Without `partial` rotary is whole: transformers' classes of most of them leave out `partial_rotary_factor`.
     """
     hidden, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
     layers = fields.layers()
     head_dim = fields.count("head_dim", max(1, hidden // heads))
     bias = fields.flag("attention_bias")
-    turned = rotary(fields, head_dim, changed.pop("default_theta", 10000.0))
-    fields.refuse(a_partial_rotation=turned["rotary_dim"] != head_dim)
+    turned = rotary(fields, head_dim, default_theta)
+    fields.refuse(a_partial_rotation=not partial and turned["rotary_dim"] != head_dim)
     return {
         "family": fields.model_type,
         "vocab_size": fields.count("vocab_size"),
@@ -109,7 +109,7 @@ def smollm3(fields: Fields) -> ModelSpec:
     windowed = fields.flag("use_sliding_window") and fields.has("sliding_window")
     kinds = ["sliding_attention" if windowed and not flag else "full_attention" for flag in rotated]
     positions: tuple[Position, ...] = tuple("rotary" if flag else "none" for flag in rotated)
-    changed = {
+    changed: dict[str, Any] = {
         "windows": windows_of(fields, layer_types(fields, layers, kinds)) if windowed else (),
         "positions": positions,
         "mlp_bias": fields.flag("mlp_bias"),
