@@ -48,7 +48,7 @@ def decide(lanes: Sequence[Lane], available_bytes: int) -> Residency:
             needed[lane.index] = 0 if lane.over else max(0, side_bytes(lane.options) - lane.held_bytes)
             alone_bytes = available_bytes + sum(other.held_bytes for other in lanes if other is not lane)
             if needed[lane.index] > alone_bytes:
-                refused[lane.index] = _too_large(lane.options.side, needed[lane.index], alone_bytes)
+                refused[lane.index] = _too_large(lane.options, needed[lane.index], alone_bytes)
         except EetError as error:
             refused[lane.index] = error
     if len(refused) == len(lanes):
@@ -139,10 +139,11 @@ def checkpoint_elements(folder: Path) -> int:
     return sum(math.prod(entry.shape) for path in files for entry in read_header(path).values())
 
 
-def _too_large(side: str, needed: int, available: int) -> MemoryPlanError:
+def _too_large(options: SideOptions, needed: int, available: int) -> MemoryPlanError:
+    where = " on the GPU" if options.device == "cuda" else ""
     return MemoryPlanError(
-        f"{side} needs {needed:,} bytes ({_gib(needed)}) for this model, context and batch; "
-        f"{available:,} ({_gib(available)}) are available. Choose a smaller model, context or batch."
+        f"{options.side} needs {needed:,} bytes ({_gib(needed)}) for this model, context and batch; "
+        f"{available:,} ({_gib(available)}) are available{where}. Choose a smaller model, context or batch."
     )
 
 

@@ -45,8 +45,8 @@ def precision_words(settings: Mapping[str, Any], saving: float | None = None, re
         return ""
     dtype, weights = settings["dtype"], settings["weights"]
     quantised = any(side.options.get("quantised_activations") == "on" for side in sides)
-    if not quantised and weights == "dense":
-        return f"Both sides compute with the same numbers: dense weights in {dtype}."
+    if not quantised and weights == "dense" and dtype == "float32":
+        return "Both sides compute with the same numbers: dense weights in float32."
     if not quantised and weights == "packed" and dtype == "float32":
         fewer = f"{saving:.1f} times fewer bytes" if saving is not None else "a fraction of the bytes"
         return (
@@ -55,6 +55,9 @@ def precision_words(settings: Mapping[str, Any], saving: float | None = None, re
         )
     chosen = f"{weights} weights in {dtype}" + (", 8-bit activations" if quantised else "")
     found = find_record(settings, quantised, load_records() if records is None else records)
+    if not quantised and weights == "dense":
+        cost = f"; the engine's, against float32: {quality_words(found)}" if found is not None else ""
+        return f"Both sides hold the same numbers, dense weights in {dtype}{cost}."
     if found is None:
         return (
             f"The engine's {chosen} are not the numbers that stock computes with, and what that costs here has not "

@@ -57,6 +57,14 @@ def test_race_endpoint_returns_a_valid_trace(client: Client) -> None:
     assert len(trace["sides"][0]["tokens"]["id"]) == 16
 
 
+def test_weights_are_the_pages_default_unless_given(client: Client) -> None:
+    asked = {"context": 64, "new_tokens": 2, "sides": f"{QUICK[0]},{QUICK[1]}", "api_name": "/race"}
+    trace = client.predict(**asked)
+    assert trace["settings"]["sides"] == list(QUICK), "a comma joins the options of one side, too"
+    assert (trace["settings"]["weights"], trace["settings"]["device"]) == ("packed", "cpu")
+    assert client.predict(weights="dense", **asked)["settings"]["weights"] == "dense"
+
+
 def test_two_clients_at_once_both_get_theirs(scripted_page: ScriptedPage, client: Client) -> None:
     other = Client(scripted_page.url, verbose=False)
     found: dict[str, dict[str, Any]] = {}
@@ -111,6 +119,9 @@ def changes_within(seconds: float, happened: Callable[[], bool]) -> bool:
         ({"prompt": "text:"}, "The prompt is empty"),
         ({"sides": "llama.cpp"}, "unknown side"),
         ({"temperature": -1.0}, "temperature is -1"),
+        ({"dtype": "int8"}, "device 'cpu' has no dtype 'int8'; it has float32"),
+        ({"model": "gpt2", "weights": "packed"}, "gpt2 comes as safetensors and has no packed weights"),
+        ({"weights": "q2_k"}, "cannot be stored as 'q2_k'; there are packed, dense, q8_0"),
         ({"schedule": "never"}, "schedule 'never'"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import shutil
 import sys
 from pathlib import Path
@@ -117,6 +118,56 @@ def test_cupy_must_fit_the_driver(
     assert check.state == state
     assert words in (check.found if state == "yes" else check.remedy)
     assert check_of(settings, "GPU").state == ("yes" if gpu else "unneeded")
+
+
+def with_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, built_for: str | None = "13.0") -> None:
+    """A machine whose GPU, CuPy and torch can all be used, torch's version file in `tmp_path`."""
+    machine = Hardware("cpu", 2, 2**33, "NVIDIA L4", 24 * 2**30, "580.159.03")
+    monkeypatch.setattr(hardware, "read_hardware", lambda: machine)
+    monkeypatch.setattr(hardware, "gpu_capability", lambda: 89)
+    monkeypatch.setattr(doctor, "_version", lambda name: "14.2.0")
+    built = f"'{built_for}'" if built_for else "None"
+    (tmp_path / "version.py").write_text(f"__version__ = '2.13.0'\ncuda: Optional[str] = {built}\n", encoding="utf-8")
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+
+
+def test_devices_are_listed(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with_gpu(monkeypatch, tmp_path)
+    for name in ("device cpu", "device cuda", "device sim"):
+        assert check_of(settings, name).state == "yes"
+    assert check_of(settings, "torch for CUDA").found == "torch 14.2.0, CUDA 13.0"
+
+
+def test_device_without_a_compiler_has_its_remedy(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    for name in ("device cpu", "device sim"):
+        check = check_of(settings, name)
+        assert (check.state, check.found, check.remedy) == (
+            "unneeded",
+            "C++ compiler: none",
+            KernelCompileError.remedy,
+        )
+
+
+def test_gpu_that_cannot_be_used_says_why(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with_gpu(monkeypatch, tmp_path, built_for=None)
+    assert "for CPU alone" in check_of(settings, "device cuda").found
+    assert "pip install" in check_of(settings, "device cuda").remedy
+    with_gpu(monkeypatch, tmp_path)
+    monkeypatch.setattr(doctor, "_version", lambda name: None if "cupy" in name else "2.13.0")
+    assert check_of(settings, "device cuda").remedy == "Driver 580.159.03 wants: pip install cupy-cuda13x"
+    with_gpu(monkeypatch, tmp_path)
+    monkeypatch.setattr(hardware, "gpu_capability", lambda: 70)
+    assert "sm_70 is too old" in check_of(settings, "device cuda").found
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert check_of(Settings(), "device cuda").remedy == "Unset CUDA_VISIBLE_DEVICES."
+
+
+def test_oldest_gpu_is_the_executors() -> None:
+    from eet_demo.engine.executors.cuda.devices import OLDEST_CAPABILITY
+
+    assert doctor.OLDEST_CAPABILITY == OLDEST_CAPABILITY
 
 
 def test_table_shows_every_check_and_every_remedy(settings: Settings) -> None:

@@ -40,7 +40,9 @@ def words(records: list[Any] | None = None, saving: float | None = None, **chang
 
 def test_same_numbers_are_said_to_be_the_same() -> None:
     assert words() == "Both sides compute with the same numbers: dense weights in float32."
-    assert "in bfloat16" in words(dtype="bfloat16")
+    assert words(dtype="bfloat16") == "Both sides hold the same numbers, dense weights in bfloat16."
+    record = RECORD | {"weights": "dense", "dtype": "bfloat16"}
+    assert "in bfloat16; the engine's, against float32: perplexity" in words([record], dtype="bfloat16")
     packed = words(weights="packed", saving=5.571)
     assert packed.startswith("Both sides compute with the same numbers: packed weights are exactly those that stock")
     assert packed.endswith("read at 5.6 times fewer bytes.")

@@ -9,7 +9,7 @@ import pytest
 from eet_demo.errors import RequestError
 from eet_demo.settings import Settings, load_settings
 
-VARIABLES = ("SPACE_ID", "ACCELERATOR", "SPACES_ZERO_GPU", "HF_HUB_OFFLINE")
+VARIABLES = ("CUDA_VISIBLE_DEVICES", "SPACE_ID", "ACCELERATOR", "SPACES_ZERO_GPU", "HF_HUB_OFFLINE")
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +25,7 @@ def test_defaults_serve_this_machine_alone() -> None:
     assert (settings.host, settings.port, settings.share) == ("127.0.0.1", 7860, False)
     assert settings.models_dir == Path.home() / ".cache/eet-demo/models"
     assert settings.threads is None
+    assert (settings.device, settings.cuda_visible_devices) == ("auto", None)
     assert settings.memory_limit is None
 
 
@@ -43,6 +44,9 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings()
     assert (settings.host, settings.port, settings.share, settings.threads) == ("::1", 80, True, 3)
     assert (settings.memory_limit, settings.hub_offline) == (8 * 2**30, True)
+    monkeypatch.setenv("EET_DEMO_DEVICE", "cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert (load_settings().device, load_settings().cuda_visible_devices) == ("cuda", "")
 
 
 def test_models_follow_the_cache_unless_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +70,7 @@ def test_huggingfaces_own_switch_counts(monkeypatch: pytest.MonkeyPatch) -> None
         ("EET_DEMO_MEMORY_LIMIT", "lots"),
         ("EET_DEMO_MEMORY_LIMIT", "-1"),
         ("EET_DEMO_HUB_OFFLINE", "maybe"),
+        ("EET_DEMO_DEVICE", "gpu"),
         ("SPACES_ZERO_GPU", "?"),
     ],
 )
