@@ -77,10 +77,13 @@ def nvml_figures() -> dict[str, Any] | None:
 
 
 def cuda_figures(context: Context) -> dict[str, Any] | None:
-    """What torch and CuPy say of device 0, from a process of its own; None when they find no device."""
+    """What torch and CuPy say of device 0, from a process of its own; `error` says why they say nothing."""
     if context.settings.device != "cuda":
         return None
-    found: dict[str, Any] = processes.run_module("eet_demo.gpucheck.micro", ["device"], context.left_s())
+    try:
+        found: dict[str, Any] = processes.run_module("eet_demo.gpucheck.micro", ["device"], context.left_s())
+    except processes.ProcessFailed as error:
+        return {"error": str(error)}
     return found
 
 

@@ -18,7 +18,7 @@ TAIL_CHARACTERS = 2000
 
 
 class ProcessFailed(EetError):  # noqa: N818 - what happened
-    """A child process ended badly or ran out of time; the message ends with the last of what it wrote."""
+    """A child process ended badly or ran out of time; the message's first line ends with the last that it wrote."""
 
 
 def run(command: Sequence[str], limit_s: float, check: bool = True) -> str:
@@ -42,9 +42,9 @@ def run(command: Sequence[str], limit_s: float, check: bool = True) -> str:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
-        raise ProcessFailed(f"{_name(command)} ran past {limit_s:.0f} s and was ended: {_tail(output)}") from None
+        raise ProcessFailed(f"{_name(command)} ran past {limit_s:.0f} s and was ended: {_last_words(output)}") from None
     if check and process.returncode:
-        raise ProcessFailed(f"{_name(command)} ended with code {process.returncode}: {_tail(output)}")
+        raise ProcessFailed(f"{_name(command)} ended with code {process.returncode}: {_last_words(output)}")
     return output
 
 
@@ -60,13 +60,16 @@ def run_module(module: str, arguments: Sequence[str], limit_s: float, prefix: Se
     output = run([*prefix, sys.executable, "-m", module, *arguments], limit_s)
     lines = [line for line in output.splitlines() if line.startswith("{")]
     if not lines:
-        raise ProcessFailed(f"{module} wrote no result: {_tail(output)}")
+        raise ProcessFailed(f"{module} wrote no result: {_last_words(output)}")
     return json.loads(lines[-1])
 
 
 def _name(command: Sequence[str]) -> str:
-    return " ".join(command)[:200]
+    """The command without the interpreter's path."""
+    return " ".join(word for word in command if word != sys.executable)[:200]
 
 
-def _tail(output: str) -> str:
-    return output[-TAIL_CHARACTERS:].strip() or "(no output)"
+def _last_words(output: str) -> str:
+    """The last line, which names an error, and below it what came before."""
+    lines = output[-TAIL_CHARACTERS:].strip().splitlines() or ["(no output)"]
+    return "\n".join([lines[-1], *lines[:-1]])

@@ -58,7 +58,9 @@ def _hardware(found: Mapping[str, Any] | None) -> Iterator[str]:
     hardware, nvml, cuda, smi = (found[name] or {} for name in ("hardware", "nvml", "cuda", "nvidia_smi"))
     yield ""
     yield f"- GPU: {cuda.get('name') or hardware['gpu'] or 'none found'}, driver {hardware['driver'] or 'unknown'}"
-    if cuda:
+    if "error" in cuda:
+        yield f"- torch and CuPy find no device: {cuda['error'].splitlines()[0]}"
+    elif cuda:
         yield f"- compute capability {cuda['compute_capability']}, {cuda['multiprocessors']} multiprocessors"
     if nvml:
         yield f"- spec bandwidth {nvml['spec_bandwidth_gb_s']:.0f} GB/s ({nvml['memory_bus_bits']} bit, " \

@@ -94,10 +94,12 @@ class BaselineSide:
         """Nothing to do: `stock-static` on CUDA compiles in its warm-up, whose shapes are those of the timed runs."""
 
     def load(self) -> SideConfig:
-        """Raises CheckpointError for a folder that transformers cannot load whole, UnsupportedError for a dtype."""
+        """Raises CheckpointError for a folder that cannot be loaded whole, UnsupportedError for a dtype or device."""
         options = self._options
         if options.dtype not in DTYPES:
             raise UnsupportedError(f"{options.side} has no dtype {options.dtype!r}; it has {', '.join(DTYPES)}")
+        if self._device == "cuda" and not torch.cuda.is_available():
+            raise UnsupportedError(f"{options.side} needs a GPU that torch {torch.__version__} can use; it finds none")
         torch.set_num_threads(options.threads)
         self._model = self._load_model().to(self._device).eval()
         self._model.generation_config = special_ids_only(self._model.generation_config, self._model.config.vocab_size)

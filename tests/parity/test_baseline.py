@@ -173,6 +173,12 @@ def test_static_cache_on_a_cpu_says_that_nothing_is_compiled(folders: dict[str, 
     assert BaselineSide(options).load().details["compiled"] is False
 
 
+def test_stock_without_a_gpu_is_refused_on_cuda(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UnsupportedError, match="stock needs a GPU that torch"):
+        BaselineSide(SideOptions("stock", str(folders["llama"]), "cuda", "float16", "dense", 1, 1, 32)).load()
+
+
 def test_shape_is_drawn_at_its_exact_size() -> None:
     options = SideOptions("stock", "shape:distilgpt2", "cpu", "bfloat16", "dense", 1, 1, 32)
     stock = BaselineSide(options)

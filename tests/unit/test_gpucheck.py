@@ -182,9 +182,18 @@ def test_every_module_imports_where_packages_are_absent() -> None:
 
 def test_command_runs_where_packages_are_absent(tmp_path: Path) -> None:
     """The parts that need no GPU, for real: the environment, and one that must fail and say why."""
-    arguments = ["eet_demo", "gpucheck", "--out", str(tmp_path), "--parts", "environment,parity", "--device", "cpu"]
+    arguments = [
+        "eet_demo",
+        "gpucheck",
+        "--out",
+        str(tmp_path),
+        "--parts",
+        "environment,long-context",
+        "--device",
+        "cpu",
+    ]
     blocked(
-        f"sys.argv = {[*arguments, '--dtype', 'float16', '--minutes', '1']!r}\nfrom eet_demo.cli import main\nmain()"
+        f"sys.argv = {[*arguments, '--dtype', 'float64', '--minutes', '1']!r}\nfrom eet_demo.cli import main\nmain()"
     )
     found = json.loads((tmp_path / "gpucheck.json").read_text())
     assert found["format"] == "eet-gpucheck"
@@ -192,10 +201,10 @@ def test_command_runs_where_packages_are_absent(tmp_path: Path) -> None:
     assert record["status"] == "done", record
     assert record["result"]["hardware"]["cores"] >= 1
     assert "torch" in record["result"]["software"]
-    assert found["parts"]["parity"]["status"] == "failed"
-    assert "float16" in found["parts"]["parity"]["error"]
+    assert found["parts"]["long-context"]["status"] == "failed"
+    assert "does not support dtype 'float64'" in found["parts"]["long-context"]["error"]
     assert all(line["verdict"] == "not measured" for line in found["verdicts"])
-    assert "parity failed" in (tmp_path / "report.md").read_text()
+    assert "long-context failed" in (tmp_path / "report.md").read_text()
 
 
 def test_gpu_tests_collect_where_packages_are_absent(tmp_path: Path) -> None:
@@ -203,6 +212,14 @@ def test_gpu_tests_collect_where_packages_are_absent(tmp_path: Path) -> None:
     output = blocked(f"import pytest\npytest.main({arguments!r})", 120)
     assert "::" in output
     assert "error" not in output.lower().splitlines()[-1]
+
+
+def test_every_gpu_test_is_among_those_that_are_run() -> None:
+    root = processes.PROJECT_ROOT
+    marked = [path for path in (root / "tests").rglob("test_*.py") if "mark" + ".gpu" in path.read_text("utf-8")]
+    assert marked
+    for path in marked:
+        assert any(path.is_relative_to(root / run) for run in suite.TESTS), f"{path} has tests that gpucheck never runs"
 
 
 def test_query_of_nvidia_smi_is_read_by_field() -> None:
