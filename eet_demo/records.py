@@ -46,8 +46,8 @@ class EngineOptions:
         graph: cuda and sim: a decode step is captured once in a CUDA graph and replayed.
         pdl: cuda: a kernel starts while its predecessor ends (programmatic dependent launch, sm_90 and later).
         prefetch: cuda and sim: a projection's first weights are loaded before it waits for its predecessor.
-        split_kv: cuda and sim: decode attention over the cache in one block a head (`off`), in equal parts (`split`), or
-            in equal runs of tiles over rows of all lengths (`stream`, LeanAttention, arXiv 2405.10480).
+        split_kv: cuda and sim: decode attention over the cache in one block a head (`off`), in equal parts (`split`),
+            or in equal runs of tiles over rows of all lengths (`stream`, LeanAttention, arXiv 2405.10480).
     """
 
     threads: int | None = None
