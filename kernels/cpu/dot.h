@@ -7,14 +7,14 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-#elif defined(__ARM_FEATURE_MATMUL_INT8)
+#elif defined(__ARM_FEATURE_DOTPROD)
 #include <arm_neon.h>
 #endif
 
 namespace eet {
 
 // Four products a lane in one instruction: integer products are then as fast as float ones, however many pieces.
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(__ARM_FEATURE_MATMUL_INT8)
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(__ARM_FEATURE_DOTPROD)
 constexpr bool kFastDot = true;
 #else
 constexpr bool kFastDot = false;
@@ -88,19 +88,26 @@ class Dot {
   Bytes low_{}, high_{};
 };
 
-#elif defined(__ARM_FEATURE_MATMUL_INT8)
+#elif defined(__ARM_FEATURE_DOTPROD)
 
 template <bool kNibbles>
 class Dot {
  public:
   void add(IntVec w, int32_t x) {
-    sums_ = reinterpret_cast<IntVec>(vusdotq_s32(reinterpret_cast<int32x4_t>(sums_), reinterpret_cast<uint8x16_t>(w),
-                                                 vreinterpretq_s8_s32(vdupq_n_s32(x))));
+    const int8x16_t four = vreinterpretq_s8_s32(vdupq_n_s32(x));
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    sums_ = vusdotq_s32(sums_, reinterpret_cast<uint8x16_t>(w), four);
+#else
+    // Products of signed bytes alone: w - 128 times x, less -128 times x.
+    const int8x16_t bytes = reinterpret_cast<int8x16_t>(w), top = vdupq_n_s8(-128);
+    sums_ = vdotq_s32(sums_, kNibbles ? bytes : veorq_s8(bytes, top), four);
+    if (!kNibbles) less_ = vdotq_s32(less_, top, four);
+#endif
   }
-  IntVec total() const { return sums_; }
+  IntVec total() const { return reinterpret_cast<IntVec>(vsubq_s32(sums_, less_)); }
 
  private:
-  IntVec sums_{};
+  int32x4_t sums_ = vdupq_n_s32(0), less_ = vdupq_n_s32(0);
 };
 
 #else

@@ -82,7 +82,7 @@ def test_same_bits_for_any_threads_and_rows(format: WeightFormat, quantised: boo
             if threads == 2:
                 alone = np.concatenate([run_out(loaded, "hidden", x[[i]], residual[[i]]) for i in range(40)])
     assert all(np.array_equal(results[0], other) for other in results[1:])
-    if quantised or {"avx512_vnni", "avx_vnni", "i8mm"} & cpu_features():
+    if quantised or {"avx512_vnni", "avx_vnni", "asimddp"} & cpu_features():
         assert np.array_equal(results[0], alone)
     else:  # without instructions for products of bytes, passes of many rows multiply floats
         assert np.allclose(results[0], alone, rtol=1e-4, atol=1e-4 * np.abs(alone).max())
