@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from eet_demo.errors import CheckpointError, MemoryPlanError, UnsupportedError
-from eet_demo.race import fits
+from eet_demo.race import fits, memory, resources
 from eet_demo.race.fits import Residency, checkpoint_elements, decide, stock_bytes
 from eet_demo.race.handle import WorkerHandle
 from eet_demo.race.lane import Lane
 from eet_demo.race.pool import same_worker
+from eet_demo.records import Hardware
 from eet_demo.sides import SideOptions
 
 OPTIONS = SideOptions("stock", "", "cpu", "float32", "dense", 2, 1, 100)
@@ -119,7 +121,8 @@ def test_stock_worker_serves_any_context_and_an_engine_worker_only_its_own() -> 
     larger = dataclasses.replace(OPTIONS, max_context=200, max_batch=4)
     assert same_worker(OPTIONS, larger)
     assert not same_worker(OPTIONS, dataclasses.replace(larger, dtype="bfloat16"))
-    assert not same_worker(*(dataclasses.replace(each, side="engine") for each in (OPTIONS, larger)))
+    for side in ("engine", "stock-static"):
+        assert not same_worker(*(dataclasses.replace(each, side=side) for each in (OPTIONS, larger))), side
 
 
 def test_handle_is_not_loaded_before_it_says_so() -> None:
@@ -131,3 +134,35 @@ def test_handle_is_not_loaded_before_it_says_so() -> None:
         assert not handle.loaded
     finally:
         handle.kill()
+
+
+class FakeGpu:
+    """A GPU with 7,000 bytes free, of which the worker 42 holds 500."""
+
+    def __init__(self, *arguments: object) -> None:
+        pass
+
+    @staticmethod
+    def available() -> bool:
+        return True
+
+    def free_bytes(self) -> int:
+        return 7000
+
+    def sample(self, pid: int) -> dict[str, int]:
+        return {"device_process": 500, "device_total": 9000}
+
+
+def test_memory_is_counted_where_the_race_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On CUDA the GPU's free bytes and what a worker holds of them, elsewhere the host's."""
+    monkeypatch.setattr(resources, "GpuMemory", FakeGpu)
+    monkeypatch.setattr(memory, "GpuMemory", FakeGpu)
+    machine = resources.RaceResources(tmp_path, Hardware("test", 2, 2**33), 2, lambda: 123)
+    assert machine.available_on("cuda") == 7000
+    assert machine.available_on("sim") == machine.available_on("cpu") == 123
+    machine.close()
+    for device, held in (("cuda", 500), ("cpu", None)):
+        lane = Lane(0, dataclasses.replace(OPTIONS, device=device), cast(Any, None), cast(Any, None))
+        assert lane.held_bytes == 0, "no process yet"
+        lane._memory = memory.ProcessMemory(os.getpid())
+        assert lane.held_bytes == held if held is not None else lane.held_bytes > 2**20
