@@ -120,9 +120,10 @@
 
   /** Everything known about one side, as columns. `steps` are distinct stamps: one decode step of all rows. */
   class SideData {
-    constructor(name, index) {
+    constructor(name, index, device = "cpu") {
       this.name = name;
       this.index = index;
+      this.device = device;
       this.hue = sideHue(name, index);
       this.state = "waiting";
       this.detail = "";
@@ -168,9 +169,14 @@
           const kind = key.slice(0, -"_bytes".length);
           (this.memory[kind] ??= [])[place] = columns[key][i];
         }
-        const total = columns.process_bytes?.[i] ?? 0;
+        const total = this.heldBytes({ process: columns.process_bytes?.[i], device_process: columns.device_process_bytes?.[i] }) ?? 0;
         this.memoryPeak = Math.max(this.memoryPeak, total, this.namedBytes(place));
       }
+    }
+
+    /** What the process holds where it runs: on the GPU as NVML counts it (which says 0 inside some containers). */
+    heldBytes(sample) {
+      return this.device === "cuda" ? sample.device_process || null : sample.process;
     }
 
     /** Sum of the kinds that exclude each other (the used part of the cache lies inside the reserved one). */
@@ -280,7 +286,7 @@
       this.promptText = update.prompt_text ?? "";
       this.notes = update.notes ?? [];
       this.precision = update.precision ?? "";
-      this.sides = update.sides.map((name, index) => new SideData(name, index));
+      this.sides = update.sides.map((name, index) => new SideData(name, index, update.settings.device));
     }
 
     /** Two empty lanes of a race that has not begun: it waits, or its model is fetched. */
@@ -369,7 +375,7 @@
 
   // ---------------------------------------------------------------------------------------------- a lane
 
-  const MEMORY_WORDS = { weights: "weights", kv_cache_used: "KV", workspace: "workspace", allocator_slack: "allocator slack", other: "runtime" };
+  const MEMORY_WORDS = { weights: "weights", kv_cache_used: "KV", workspace: "workspace", allocator_slack: "allocator slack", other: "runtime", host: "host process" };
 
   class LaneView {
     constructor(side, player) {
@@ -441,7 +447,7 @@
       return make(
         "div",
         { class: "eet-memory" },
-        make("div", { class: "eet-memory-row" }, make("span", { class: "eet-memory-word" }, "process memory"), this.memoryTotal, this.memoryBar),
+        make("div", { class: "eet-memory-row" }, make("span", { class: "eet-memory-word" }, this.side.device === "cuda" ? "GPU memory" : "process memory"), this.memoryTotal, this.memoryBar),
         this.memoryLegend,
       );
     }
@@ -521,9 +527,10 @@
         kv_free: reserved - used,
         workspace: known("workspace"),
         allocator_slack: known("allocator_slack"),
-        other: Math.max(0, known("process") - named),
+        other: Math.max(0, (this.side.heldBytes(sample) ?? 0) - named),
       };
       for (const [kind, bytes] of Object.entries(parts)) this.segments[kind].style.width = `${(bytes / scale) * 100}%`;
+      parts.host = this.side.device === "cuda" ? known("process") : 0; // beside the bar, which is the GPU's
       const words = [];
       for (const [kind, { item, value }] of Object.entries(this.legendItems)) {
         item.hidden = !(parts[kind] > 0 || (kind === "kv_cache_used" && reserved > 0));
@@ -531,10 +538,10 @@
         setText(value, both ? format.part(used, reserved) : format.bytes(parts[kind]));
         if (!item.hidden) words.push(item.textContent);
       }
-      const total = sample.process ?? named;
+      const total = this.side.heldBytes(sample) ?? named;
       setText(this.memoryTotal, format.bytes(total));
       this.memoryTotal.dataset.value = total;
-      this.memoryBar.setAttribute("aria-label", `Memory: process ${format.bytes(total)}; ${words.join(", ")}`);
+      this.memoryBar.setAttribute("aria-label", `${this.side.device === "cuda" ? "GPU memory" : "Memory"}: process ${format.bytes(total)}; ${words.join(", ")}`);
     }
 
     drawPhase(view, state, steps) {

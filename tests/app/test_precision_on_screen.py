@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
-from screen import OpenPage, ScriptedPage, lane, press_race, race_to_end, wait_end, wait_state
+from screen import OpenPage, ScriptedPage, lane, number, press_race, race_to_end, wait_end, wait_state
 
 from eet_demo import catalog
 from eet_demo.race import runner
 from eet_demo.race.fits import Residency
+from eet_demo.race.trace import load_trace
 from eet_demo.ui.precision import find_record, load_records, quality_words
+from eet_demo.ui.recording import recorded_result
+
+SAMPLE = Path(__file__).parents[1] / "fixtures" / "sample.trace.json"
 
 
 def pick(page: Page, field: str, option: str) -> None:
@@ -42,6 +46,23 @@ def test_panes_say_their_precision_before_and_after_a_race(open_page: OpenPage) 
     race_to_end(page)
     expect_precision(page, "bfloat16 · q8_0 weights", "bfloat16 · q8_0 weights", "in bfloat16, against float32")
     assert page.evaluate("window.__race.player.settings.weights") == "q8_0"
+
+
+def test_a_race_on_a_gpu_shows_its_memory_there(open_page: OpenPage) -> None:
+    trace = load_trace(SAMPLE)
+    trace["settings"] |= {"device": "cuda", "dtype": "float16"}
+    trace["hardware"] |= {"gpu": "NVIDIA H100", "gpu_memory_bytes": 80 * 2**30, "driver": "580.1"}
+    for side in trace["sides"]:
+        samples = len(side["memory"]["time_ns"])
+        side["memory"] |= {"device_process_bytes": [3 * 2**30] * samples, "process_bytes": [2 * 2**30] * samples}
+    page = open_page()
+    page.evaluate("recorded => window.__race.stage.receive({ replay: recorded })", recorded_result(trace))
+    page.evaluate("window.__clock.set(window.__clock.durationNs)")
+    for side in (0, 1):
+        expect(lane(page, side).locator(".eet-memory-word")).to_have_text("GPU memory")
+        assert number(page, side, "process") == ("3.00 GiB", 3 * 2**30)
+        expect(lane(page, side).locator(".eet-memory-legend")).to_contain_text("host process 2.00 GiB")
+    expect(page.locator(".eet-strip")).to_contain_text("both sides on the GPU (cuda): NVIDIA H100")
 
 
 def test_a_note_that_comes_late_is_shown_during_the_race(
