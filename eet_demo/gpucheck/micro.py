@@ -169,9 +169,10 @@ def streaming(
     """
     generator = np.random.default_rng(0)
     values = generator.standard_normal((n, k), np.float32) * np.float32(0.02)
-    first = _upload(launcher, values, dtype, weights)
+    upload = _uploader(launcher, values, dtype, weights)
+    first = upload()
     size = first.values.nbytes + (first.scales.nbytes if first.scales is not None else 0)
-    matrices = [first, *(_upload(launcher, values, dtype, weights) for _ in range(math.ceil(total_bytes / size) - 1))]
+    matrices = [first, *(upload() for _ in range(math.ceil(total_bytes / size) - 1))]
     x = launcher.upload(generator.standard_normal((1, k)), dtype)
     product = launcher.empty((1, n), dtype)
 
@@ -184,10 +185,12 @@ def streaming(
             "gb_s": size * len(matrices) / seconds / 1e9}  # fmt: skip
 
 
-def _upload(launcher: Launcher, values: np.ndarray, dtype: DType, weights: WeightFormat) -> Matrix:
+def _uploader(launcher: Launcher, values: np.ndarray, dtype: DType, weights: WeightFormat) -> Callable[[], Matrix]:
+    """Each call puts one more copy on the device; quantised on the host once."""
     if weights == "dense":
-        return upload_dense(launcher, values, dtype)  # type: ignore[arg-type]
-    return upload_blocks(launcher, quantise_q8_0(values), weights)
+        return lambda: upload_dense(launcher, values, dtype)  # type: ignore[arg-type]
+    blocks = quantise_q8_0(values)
+    return lambda: upload_blocks(launcher, blocks, weights)
 
 
 def _gpu() -> tuple[Launcher, TorchClock, int]:
