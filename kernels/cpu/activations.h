@@ -3,8 +3,8 @@
 // A block of 32 values x becomes scale * n with n an integer in `pieces` signed bytes, most significant first:
 //
 //     pieces 1  n = p0, |n| <= 127: rounded to 8 bits, llama.cpp's Q8 (option quantised_activations)
-//     pieces 3  n = p0 * 65536 + p1 * 256 + p2, |n| <= 127 * 65536: within 2^-24 of the block's largest magnitude, which
-//               is as much as a float32 of that size holds
+//     pieces 3  n = p0 * 65536 + p1 * 256 + p2, |n| <= 127 * 65536: within 2^-23 of the block's largest magnitude,
+//               about what a float32 of that size holds
 //
 // Sums of products of bytes are exact; rounding happens once a block, in float32, when they are scaled. A block that
 // holds NaN or infinity gets a NaN scale, so that it stays visible.

@@ -81,7 +81,7 @@ void eet_run(eet::Engine* engine, const eet::Step* step, int first, int last) {
   });
 }
 
-// Writes `count` rows (count, depth) of a matrix of `width`-byte floats to their places `destinations` among the panels.
+// Writes `count` rows (count, depth) of a matrix of `width`-byte floats to their places `destinations` in the panels.
 void eet_pack(int width, const void* rows, int64_t count, int64_t depth, const int32_t* destinations, void* panels) {
   if (width == 2)
     eet::pack_rows(static_cast<const uint16_t*>(rows), count, depth, destinations, static_cast<uint16_t*>(panels));
@@ -135,7 +135,8 @@ int eet_record_layout(int32_t* out) {
       sizeof(Model), EET_FIELD(Model, head_dim), EET_FIELD(Model, attention_soft_cap),
       sizeof(Op), EET_FIELD(Op, out_features), EET_FIELD(Op, pieces), EET_FIELD(Op, soft_cap), EET_FIELD(Op, slopes),
       EET_FIELD(Op, positions), EET_FIELD(Op, activations), EET_FIELD(Op, next_projection),
-      sizeof(Step), EET_FIELD(Step, top_p), EET_FIELD(Step, seed), EET_FIELD(Step, row_caches), EET_FIELD(Step, sampled)};
+      sizeof(Step), EET_FIELD(Step, top_p), EET_FIELD(Step, seed), EET_FIELD(Step, row_caches),
+      EET_FIELD(Step, sampled)};
 #undef EET_FIELD
   if (out) std::memcpy(out, layout, sizeof layout);
   return sizeof layout / sizeof layout[0];

@@ -1,7 +1,7 @@
 // Panels of float16 and bfloat16 weights, widened as they are read: half the bytes of float32, computed in float32.
 //
-// A panel is [in_features][16] halves. Few rows stream it through `multiply_halves`; passes of many rows widen it once for
-// all of them (matmul.h).
+// A panel is [in_features][16] halves. Few rows stream it through `multiply_halves`; passes of many rows widen it once
+// for all of them (matmul.h).
 // moves: 32 bytes a panel and k, once for all rows.
 #pragma once
 
