@@ -84,7 +84,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 """What these models' own config.json says of their sizes."""
 
 
-@pytest.mark.parametrize("model", [*CONFIGS, *(set(SHAPES) & set(catalog.load_catalog()))])
+@pytest.mark.parametrize("model", [*CONFIGS, *sorted(set(SHAPES) & set(catalog.load_catalog()))])
 def test_sizes_are_those_of_the_models_shape(model: str) -> None:
     entry = catalog.find(model)
     common = {"model_type": entry.family, "max_position_embeddings": entry.context_limit, "rms_norm_eps": 1e-6}
