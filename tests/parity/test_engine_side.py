@@ -65,6 +65,7 @@ def options(folder: Path, side: str = "engine", **changed: Any) -> SideOptions:
 
 def loaded(folder: Path, side: str = "engine", **changed: Any) -> EngineSide:
     made = EngineSide(options(folder, side, **changed))
+    made.compile()
     made.load()
     return made
 
@@ -159,8 +160,12 @@ def test_engine_options_are_the_races_threads_and_the_names_switches(folder: Pat
 
 
 def test_engine_side_refuses_what_the_executor_lacks(folder: Path) -> None:
-    with pytest.raises(UnsupportedError):
-        planned_bytes(options(folder, dtype="float16"))
+    with pytest.raises(UnsupportedError, match="'float64'; supported: float32"):
+        planned_bytes(options(folder, dtype="float64"))
+    with pytest.raises(UnsupportedError, match="does not know the option graph"):
+        planned_bytes(options(folder, "engine:graph=off"))
+    with pytest.raises(RequestError, match="compile and load come first"):
+        EngineSide(options(folder)).memory_bytes()
 
 
 def test_engine_worker_on_cpu_imports_neither_torch_nor_the_page(folder: Path) -> None:
