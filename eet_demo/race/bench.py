@@ -18,7 +18,7 @@ from eet_demo.race.lane import Lane
 from eet_demo.race.metrics import FIGURES, Metrics, median, peaks, side_metrics, speedup
 from eet_demo.race.resources import RaceResources
 from eet_demo.race.schedule import at_once
-from eet_demo.race.setup import new_record, side_options
+from eet_demo.race.setup import new_record, side_options, thread_notes
 from eet_demo.race.software import software_versions
 from eet_demo.records import RaceSettings, as_json
 from eet_demo.sides import RunRequest
@@ -70,7 +70,7 @@ class Bench:
         self._request = RunRequest(rows, settings.new_tokens, settings.sampling, stop_ids)
         self._keep_workers = keep_workers
         self._stop = threading.Event()
-        self._notes = self._model.notes
+        self._notes = self._model.notes + thread_notes(settings, resources.threads)
         self._lanes = self._build_lanes()
         self._samples: list[list[Sample]] = [[] for _ in self._lanes]
 

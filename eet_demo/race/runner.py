@@ -18,7 +18,7 @@ from eet_demo.race.lane import Lane
 from eet_demo.race.metrics import figures
 from eet_demo.race.resources import RaceResources
 from eet_demo.race.schedule import at_once, in_turn, together
-from eet_demo.race.setup import new_record, side_options
+from eet_demo.race.setup import new_record, side_options, thread_notes
 from eet_demo.race.software import software_versions
 from eet_demo.race.trace import Trace
 from eet_demo.records import RaceSettings, as_json
@@ -85,7 +85,7 @@ class Race:
         self._model = model
         prompts = prompt_ids(self._settings, model)
         request = self._request(prompts, model)
-        self._notes += model.notes
+        self._notes += model.notes + thread_notes(self._settings, self._resources.threads)
         known = self._resources.stock_dtypes
         note = known.note(self._settings) if known is not None and "stock" in self._settings.sides else None
         self._notes += [note] if note is not None else []

@@ -9,6 +9,13 @@ from eet_demo.sides import RunRequest, SideOptions
 from eet_demo.sides.names import parse_side
 
 
+def thread_notes(settings: RaceSettings, threads: int) -> list[str]:
+    """What a request for more threads than can run at once comes to, in words."""
+    if settings.threads is None or settings.threads <= threads:
+        return []
+    return [f"{settings.threads} threads were asked for; {threads} can run at once here, and every side uses those"]
+
+
 def side_options(name: str, settings: RaceSettings, model: RaceModel, threads: int) -> SideOptions:
     """What the side called `name` is built from: exactly as large as this race needs."""
     scripted = parse_side(name).kind == "scripted"

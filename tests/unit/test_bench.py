@@ -58,6 +58,12 @@ def test_bench_alternates_the_order_and_takes_medians(race_resources: RaceResour
     assert sum(phase["name"] == "loading" for phase in phases) == 1, "a worker stays between repeats"
 
 
+def test_bench_says_when_fewer_threads_run_than_were_asked_for(race_resources: RaceResources, model_dir: Path) -> None:
+    notes = run_bench(race_resources, model_dir, SLOW, repeats=1, threads=99)[0]["notes"]
+    words = f"99 threads were asked for; {race_resources.threads} can run at once here"
+    assert any(note.startswith(words) for note in notes), notes
+
+
 def test_bench_of_one_side_compares_nothing(race_resources: RaceResources, model_dir: Path) -> None:
     result, _ = run_bench(race_resources, model_dir, FAST, repeats=1)
     assert result["speedup"] is None
