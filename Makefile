@@ -49,4 +49,4 @@ gates: .venv/dev.stamp
 	$(BIN)/python -m eet_demo.engine.executors.cuda.gates $(ARGS)
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis kernels/build
