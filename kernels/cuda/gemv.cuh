@@ -114,7 +114,8 @@ template <typename T, int kFormat, int kBatch, int kGroups, int kSplit> struct G
     static constexpr bool kTensor = sizeof(T) == 2 && kBatch >= 8;
     static constexpr int kVec = kPackValues<T, kFormat>;
     static constexpr int kUnit = Stage<T>::kUnit;
-    static constexpr int kPlainRows = kBatch == 16 && kFormat != kDense ? 2 : 4;   // 4 would spill
+    static constexpr bool kFourBit = kFormat == kQ4_0 || kFormat == kQ4_1;
+    static constexpr int kPlainRows = (kBatch == 16 && kFormat != kDense) || (kBatch == 8 && kFourBit) ? 2 : 4;   // 4 would spill
     static constexpr int kWarpRows = kTensor ? 16 : kPlainRows, kLaneRows = kTensor ? 2 : kPlainRows;
     static constexpr int kAcross = kTensor ? 4 : kWarp;    // lanes side by side along K
     static constexpr int kVecs = kTensor ? 2 : 1;          // vectors of a weight row a lane takes a step
@@ -122,8 +123,13 @@ template <typename T, int kFormat, int kBatch, int kGroups, int kSplit> struct G
     static constexpr int kStep = kSplit * kVecs * kAcross * kVec;   // columns of a block's step
     static constexpr int kChunk = kStageBytes / (kBatch * static_cast<int>(sizeof(T)));
     // For __launch_bounds__: as many blocks as leave a thread the registers it needs. ptxas' own choice spills where these do not.
-    static constexpr int kRegisters = kTensor ? 128 : kBatch >= 8 ? 255 : kBatch >= 2 && kFormat != kDense ? 168 : 128;
-    static constexpr int kFitting = 65536 / (kRegisters * kThreads);
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+    static constexpr int kMore = kFourBit ? 40 : 0;   // what 4-bit weights take beyond that from sm_100 on
+#else
+    static constexpr int kMore = 0;
+#endif
+    static constexpr int kRegisters = kTensor ? 128 + kMore : kBatch >= 8 ? 255 : (kBatch >= 2 && kFormat != kDense ? 168 : 128) + kMore;
+    static constexpr int kFitting = 16384 / (kRegisters * kWarp) * 4 / (kThreads / kWarp);   // a quarter of the registers serves a quarter of the warps
     static constexpr int kMinBlocks = kFitting < 1 ? 1 : kFitting < 16 ? kFitting : 16;
     static constexpr int kSums = kTensor ? kBatch / 8 * 4 : kLaneRows * kBatch;
 

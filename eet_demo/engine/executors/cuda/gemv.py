@@ -72,7 +72,7 @@ def plan_gemv(out_features: int, in_features: int, rows: int, dtype: DType, weig
     batch = next(size for size in BATCHES if size >= rows)
     tensor = itemsize == 2 and batch >= 8
     vec = {"dense": 16 // itemsize, "q8_0": 16, "q4_0": 32, "q4_1": 32}[weights]
-    plain_rows = 2 if batch == 16 and weights != "dense" else 4
+    plain_rows = 2 if (batch == 16 and weights != "dense") or (batch == 8 and weights in ("q4_0", "q4_1")) else 4
     warp_rows, warp_columns = (16, 2 * 4 * vec) if tensor else (plain_rows, 32 * vec)
     chunk = STAGE_BYTES // (batch * itemsize)
     groups = split = 1
