@@ -14,8 +14,8 @@ from eet_demo.engine.executors.cuda.arrays import DeviceArray
 from eet_demo.engine.executors.cuda.devices import Device, Replay
 from eet_demo.engine.executors.cuda.inputs import BUCKETS, RowState, bucket_of, upload_rows
 from eet_demo.engine.executors.cuda.lowering import Lowering
-from eet_demo.engine.sampling import NOT_FINITE
-from eet_demo.errors import KernelFaultError, NumericsError
+from eet_demo.engine.sampling import check_drawn
+from eet_demo.errors import KernelFaultError
 
 AHEAD = 4
 """Steps that may be under way: enough to hide a launch, few enough that Stop acts at once."""
@@ -49,7 +49,6 @@ class TokenRing:
         """Tokens (rows,) of a launch since `clear`, and the perf_counter_ns at which all were here.
 
         Raises:
-            NumericsError: a row's best logit was NaN or infinite.
             KernelFaultError: the device failed, or is silent.
         """
         entry = self._host[: RING * rows * 2].reshape(RING, rows, 2)[sequence % RING]
@@ -58,7 +57,7 @@ class TokenRing:
             for _ in range(LOOKS):
                 if (stamps == sequence + 1).all():
                     now = time.perf_counter_ns()
-                    return _checked(entry[:, 0].copy()), now
+                    return entry[:, 0].copy(), now
             self._device.check()
             deadline = deadline or time.perf_counter() + PATIENCE_S
             if time.perf_counter() > deadline:
@@ -89,7 +88,7 @@ class DecodeLoop:
                         self._steps[rows, bucket_of(first + launched, self._max_context)]()
                     launched += 1
                 tokens, now = self._ring.wait(sequence, rows)
-                yield tokens, now
+                yield check_drawn(tokens, step.sample_rows), now
                 running &= [token != ENDED and token not in stop for token in tokens.tolist()]
                 if not running.any():
                     return
@@ -121,12 +120,3 @@ class DecodeLoop:
         last = first + count - 1
         ends = [first, last, *(bucket + 1 for bucket in BUCKETS if first <= bucket < last)]
         return sorted({bucket_of(length, self._max_context) for length in ends})
-
-
-def _checked(tokens: NDArray[np.int32]) -> NDArray[np.int32]:
-    if (tokens == NOT_FINITE).any():
-        row = int(np.argmax(tokens == NOT_FINITE))
-        raise NumericsError(
-            f"the logits of row {row} are NaN or infinite, so no token was drawn; debug=on names the op that made them"
-        )
-    return tokens

@@ -26,6 +26,7 @@ from eet_demo.engine.executors.cuda.matrices import WeightFormat
 from eet_demo.engine.executors.cuda.operands import Operands, check_supported
 from eet_demo.engine.executors.cuda.queue import Recording
 from eet_demo.engine.plan import Plan
+from eet_demo.engine.sampling import check_drawn
 from eet_demo.errors import NumericsError
 from eet_demo.records import EngineOptions, Sampling
 
@@ -160,7 +161,7 @@ class CudaExecutor:
             state = upload_rows(self._arena, _wanted_of(step, rows), ())
             logits, best = self._lowering.head(self._rows, wanted)
             self._lowering.draw(logits, best, state, self._ring.array(state.rows))
-        return self._ring.wait(0, state.rows)[0]
+        return check_drawn(self._ring.wait(0, state.rows)[0], step.sample_rows[rows])
 
     def _finish(self) -> None:
         if self._debug:
