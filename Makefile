@@ -18,12 +18,12 @@ $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; set PYTHON=/path/to/it"; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.venv/runtime.stamp: requirements.txt eet_demo/install.py | $(BIN)/python
-	$(BIN)/python -m eet_demo.install requirements.txt
+.venv/runtime.stamp: requirements.txt tools/install.py | $(BIN)/python
+	$(BIN)/python -m tools.install requirements.txt
 	@touch $@
 
 .venv/dev.stamp: requirements-dev.txt .venv/runtime.stamp
-	$(BIN)/python -m eet_demo.install requirements-dev.txt
+	$(BIN)/python -m tools.install requirements-dev.txt
 	@touch $@
 
 setup: .venv/runtime.stamp
@@ -46,7 +46,7 @@ mutation: .venv/dev.stamp
 
 # Every kernel instance for every architecture, with registers and spills; fails when a decode kernel spills.
 gates: .venv/dev.stamp
-	$(BIN)/python -m eet_demo.engine.executors.cuda.gates $(ARGS)
+	$(BIN)/python -m tools.gates.compile $(ARGS)
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis kernels/build

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from eet_demo.cli import report_errors
+from eet_demo.commands.cli import report_errors
 from eet_demo.settings import load_settings
 
 

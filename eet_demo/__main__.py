@@ -1,3 +1,3 @@
-from eet_demo.cli import main
+from eet_demo.commands.cli import main
 
 main()

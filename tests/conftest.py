@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from eet_demo import catalog, hardware
+from eet_demo.machine import hardware
+from eet_demo.models import catalog
 from eet_demo.race.resources import RaceResources
 from eet_demo.records import Hardware
 
@@ -28,7 +29,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @cache
 def _has_gpu() -> bool:
-    from eet_demo.engine.executors.cuda.cupy_launcher import import_cupy
+    from eet_demo.engine.executors.cuda.compile.cupy_launcher import import_cupy
     from eet_demo.errors import UnsupportedError
 
     try:

@@ -17,7 +17,7 @@ from checkpoints import CLASSES, GPT2, LLAMA
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel
 
-from eet_demo.prompts import load_documents
+from eet_demo.text.prompts import load_documents
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (

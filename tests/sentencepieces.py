@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from eet_demo.gguf_tokenizer import tokenizer_files
+from eet_demo.models.gguf.tokenizer import tokenizer_files
 
 SPACE = "\u2581"
 LETTERS = "abcdehlnorstw.,<>"

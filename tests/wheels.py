@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gguf_files import random_model, write_gguf
 
-from eet_demo.catalog import ModelEntry, WheelSource
+from eet_demo.models.catalog import ModelEntry, WheelSource
 
 NAME, VERSION, MEMBER = "tiny-race-llm", "0.1", "tiny_race_llm/tiny.gguf"
 CODE = "import pathlib; pathlib.Path('/tmp/tiny-race-llm-was-run').touch()\n"

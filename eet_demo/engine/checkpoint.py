@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eet_demo.engine.blocks import BLOCK_BYTES, BLOCK_VALUES, WeightFormat, quantise_q8_0
-from eet_demo.engine.families import unknown_tensors
+from eet_demo.engine.families import spec_from_config, unknown_tensors, weights_of
 from eet_demo.engine.gguf_weights import GgufWeights
-from eet_demo.engine.spec import ModelSpec, spec_from_config
-from eet_demo.engine.weights import Part, Weight, weights_of
+from eet_demo.engine.spec import ModelSpec
+from eet_demo.engine.weights import Part, Weight
 from eet_demo.errors import CheckpointError, UnsupportedError
 
 READ_BYTES = 4 << 20

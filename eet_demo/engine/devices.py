@@ -9,11 +9,11 @@ from typing import Any, cast
 from eet_demo.engine.blocks import WeightFormat
 from eet_demo.engine.executors import Executor
 from eet_demo.engine.executors.cpu.executor import CpuExecutor, CpuLayout
-from eet_demo.engine.executors.reference_executor import ReferenceExecutor, ReferenceLayout
+from eet_demo.engine.executors.reference.executor import ReferenceExecutor, ReferenceLayout
 from eet_demo.engine.plan import Layout, Plan
 from eet_demo.engine.program import Program
 from eet_demo.errors import UnsupportedError
-from eet_demo.hardware import available_memory_bytes
+from eet_demo.machine.hardware import available_memory_bytes
 from eet_demo.records import EngineOptions
 
 Formats = Mapping[str, WeightFormat]
@@ -50,25 +50,25 @@ def _cpu(program: Program, plan: Plan, dtype: str, formats: Formats, options: En
 
 
 def _cuda_layout(dtype: str, formats: Formats) -> Layout:
-    from eet_demo.engine.executors.cuda.layout import CUBLAS_BYTES, CudaLayout
+    from eet_demo.engine.executors.cuda.runtime.layout import CUBLAS_BYTES, CudaLayout
 
     return CudaLayout(cast(Any, dtype), formats, CUBLAS_BYTES)
 
 
 def _sim_layout(dtype: str, formats: Formats) -> Layout:
-    from eet_demo.engine.executors.cuda.layout import CudaLayout
+    from eet_demo.engine.executors.cuda.runtime.layout import CudaLayout
 
     return CudaLayout(cast(Any, dtype), formats)
 
 
 def _cuda(program: Program, plan: Plan, dtype: str, formats: Formats, options: EngineOptions) -> Executor:
-    from eet_demo.engine.executors.cuda.devices import CudaDevice
+    from eet_demo.engine.executors.cuda.runtime.devices import CudaDevice
 
     return _on_device(program, plan, dtype, formats, options, lambda: CudaDevice(cast(Any, dtype), options))
 
 
 def _sim(program: Program, plan: Plan, dtype: str, formats: Formats, options: EngineOptions) -> Executor:
-    from eet_demo.engine.executors.cuda.devices import SimDevice
+    from eet_demo.engine.executors.cuda.runtime.devices import SimDevice
 
     return _on_device(program, plan, dtype, formats, options, lambda: SimDevice(options))
 
@@ -77,14 +77,14 @@ def _on_device(
     program: Program, plan: Plan, dtype: str, formats: Formats, options: EngineOptions, device: Callable[[], Any]
 ) -> Executor:
     """torch and CuPy are imported here, by the worker that needs them, and by no other."""
-    from eet_demo.engine.executors.cuda.executor import CudaExecutor
-    from eet_demo.engine.executors.cuda.layout import CudaLayout
+    from eet_demo.engine.executors.cuda.runtime.executor import CudaExecutor
+    from eet_demo.engine.executors.cuda.runtime.layout import CudaLayout
 
     return CudaExecutor(program, plan, CudaLayout(cast(Any, dtype), formats), formats, options, device)
 
 
 def _cuda_memory() -> int:
-    from eet_demo.engine.executors.cuda.devices import free_memory_bytes
+    from eet_demo.engine.executors.cuda.runtime.devices import free_memory_bytes
 
     return free_memory_bytes()
 

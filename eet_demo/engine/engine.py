@@ -15,6 +15,7 @@ import numpy as np
 from eet_demo.engine.checkpoint import Checkpoint
 from eet_demo.engine.devices import DeviceKind, device_for
 from eet_demo.engine.executors import ENDED, Executor, Float32
+from eet_demo.engine.families import weights_of
 from eet_demo.engine.passes import Cursor, decode_step, prefill_steps, without_head
 from eet_demo.engine.plan import Limits, Plan, plan_memory
 from eet_demo.engine.program import Bytes, Program, Work, build_program
@@ -22,7 +23,6 @@ from eet_demo.engine.random_weights import RandomCheckpoint
 from eet_demo.engine.sampling import check_sampling
 from eet_demo.engine.shapes import config_of
 from eet_demo.engine.spec import ModelSpec
-from eet_demo.engine.weights import weights_of
 from eet_demo.errors import EngineBusyError, RequestError
 from eet_demo.records import EngineOptions, MemoryReport, Sampling
 
@@ -83,13 +83,12 @@ class Engine:
         max_context: int = 2048,
         options: EngineOptions | None = None,
     ) -> Engine:
-        """Loads `model`: a catalogue id, a Hub id, a local folder (config.json + safetensors) or a `.gguf` file;
-        `shape:gpt2` is a public shape with random weights.
+        """Loads `model`: a folder (config.json + safetensors), or `shape:gpt2`, a public shape with random weights.
 
         Raises:
             UnsupportedError: an architecture, device, dtype or weight format that is not to be had here.
             MemoryPlanError: the plan exceeds the memory available; nothing was allocated.
-            CheckpointError: the folder cannot be read. SourceError: the model cannot be found.
+            CheckpointError: the folder cannot be read.
         """
         engine = cls.build(model, device, dtype, weights, max_batch, max_context, options)
         engine.load()
@@ -113,7 +112,7 @@ class Engine:
         """
         options = options or EngineOptions()
         kind = device_for(device, dtype, weights, options)
-        built = _build(model, kind, dtype, weights, max_batch, max_context, options)
+        built = _build(cls.locate(model), kind, dtype, weights, max_batch, max_context, options)
         built.plan.check_fits(kind.available_bytes())
         executor = kind.executor(built.program, built.plan, dtype, built.checkpoint.formats, options)
         return cls(executor, built, options.packed_prefill)
@@ -126,8 +125,9 @@ class Engine:
             self._executor.close()
             raise
 
-    @staticmethod
+    @classmethod
     def plan(
+        cls,
         model: str | Path,
         device: str = "cpu",
         dtype: str = "float32",
@@ -139,7 +139,12 @@ class Engine:
         """The memory `from_pretrained` with the same arguments would take, to the byte; allocates nothing."""
         options = options or EngineOptions()
         kind = device_for(device, dtype, weights, options)
-        return _build(model, kind, dtype, weights, max_batch, max_context, options).plan.report
+        return _build(cls.locate(model), kind, dtype, weights, max_batch, max_context, options).plan.report
+
+    @staticmethod
+    def locate(model: str | Path) -> str | Path:
+        """The folder or `shape:NAME` that `model` is: itself. `eet_demo.Engine` looks names up here."""
+        return model
 
     @property
     def spec(self) -> ModelSpec:
@@ -349,15 +354,4 @@ def _open(model: str | Path, weights: str) -> Checkpoint:
     shape = config_of(model)
     if shape is not None:
         return RandomCheckpoint(shape, str(model), weights)
-    return Checkpoint(_folder(model), weights)
-
-
-def _folder(model: str | Path) -> Path:
-    """The model's folder. Workers are given one; a name is looked up where this machine's owner keeps models."""
-    if Path(model).is_dir():
-        return Path(model)
-    from eet_demo.catalog import resolve  # the look-up and the settings cost a worker memory it does not need
-    from eet_demo.settings import load_settings
-
-    settings = load_settings()
-    return resolve(str(model), settings.models_dir, hub_enabled=not settings.hub_offline)
+    return Checkpoint(Path(model), weights)

@@ -12,8 +12,8 @@ from eet_demo.engine.blocks import WeightFormat, row_bytes
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.engine.weights import Part, Weight
 from eet_demo.errors import CheckpointError, UnsupportedError
-from eet_demo.gguf_header import GgufEntry, read_header
-from eet_demo.gguf_names import ARCHITECTURES, hf_name
+from eet_demo.models.gguf.header import GgufEntry, read_header
+from eet_demo.models.gguf.names import ARCHITECTURES, hf_name
 
 FORMATS: dict[str, WeightFormat] = {
     "Q4_0": "q4_0", "Q4_1": "q4_1", "Q8_0": "q8_0", "F32": "dense", "F16": "dense", "BF16": "dense",

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from eet_demo.engine.families import weights_of
 from eet_demo.engine.program import LOGITS, RESIDUAL, TOKEN_IDS, Op, Program
-from eet_demo.engine.weights import Weight, weights_of
+from eet_demo.engine.weights import Weight
 from eet_demo.errors import MemoryPlanError
 from eet_demo.records import MemoryReport
 

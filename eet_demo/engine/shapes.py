@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eet_demo.engine.spec import ModelSpec, spec_from_config
+from eet_demo.engine.families import spec_from_config
+from eet_demo.engine.spec import ModelSpec
 from eet_demo.errors import RequestError
 
 PREFIX = "shape:"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from eet_demo.engine.rotary import RotaryScaling, base_of, scaled_frequencies
 from eet_demo.errors import UnsupportedError
 
-__all__ = ["Activation", "ModelSpec", "NormKind", "Position", "QkNorm", "RotaryScaling", "spec_from_config"]
+__all__ = ["Activation", "ModelSpec", "NormKind", "Position", "QkNorm", "RotaryScaling"]
 
 NormKind = Literal["layer", "rms"]
 Position = Literal["learned", "rotary", "alibi", "none"]
@@ -145,14 +144,3 @@ class ModelSpec:
     @property
     def _every_score_is_rotated(self) -> bool:
         return self.rotary_dim == self.head_dim and set(self.positions) == {"rotary"} and self.local_rope_theta is None
-
-
-def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
-    """The spec of a Hugging Face `config.json`.
-
-    Raises:
-        UnsupportedError: an architecture or a feature the engine lacks, by name.
-    """
-    from eet_demo.engine import families  # built on this module
-
-    return families.spec_from_config(config)

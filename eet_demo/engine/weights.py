@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from eet_demo.engine.spec import ModelSpec
-
 
 @dataclass(frozen=True)
 class Part:
@@ -70,10 +68,3 @@ class Weight:
     @property
     def is_matrix(self) -> bool:
         return self.columns > 0
-
-
-def weights_of(spec: ModelSpec) -> tuple[Weight, ...]:
-    """Every weight of the model in the order it is loaded; a tied head has no weight of its own."""
-    from eet_demo.engine import families  # built on this module
-
-    return families.weights_of(spec)

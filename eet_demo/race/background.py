@@ -10,8 +10,8 @@ from eet_demo.errors import EetError
 from eet_demo.race.bench import Bench
 from eet_demo.race.inputs import RaceModel
 from eet_demo.race.resources import RaceResources
-from eet_demo.race.stock_dtypes import DTYPES, StockDtypes, settings_of
 from eet_demo.records import RaceSettings
+from eet_demo.results.stock_dtypes import DTYPES, StockDtypes, settings_of
 
 LOGGER = logging.getLogger(__name__)
 QUIET_S = 5.0

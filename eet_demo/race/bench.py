@@ -15,14 +15,14 @@ from eet_demo.race.fits import decide
 from eet_demo.race.inputs import RaceModel, prompt_ids
 from eet_demo.race.job import LaneJob
 from eet_demo.race.lane import Lane
-from eet_demo.race.metrics import FIGURES, Metrics, median, peaks, side_metrics, speedup
 from eet_demo.race.resources import RaceResources
 from eet_demo.race.schedule import at_once
 from eet_demo.race.setup import new_record, side_options, thread_notes
-from eet_demo.race.software import software_versions
 from eet_demo.records import RaceSettings, as_json
-from eet_demo.sides import RunRequest
+from eet_demo.results.metrics import FIGURES, Metrics, median, peaks, side_metrics, speedup
+from eet_demo.results.software import software_versions
 from eet_demo.sides.names import compared_pair, parse_side
+from eet_demo.sides.side import RunRequest
 
 MOST_SIDES = 8
 TICK_S = 0.05

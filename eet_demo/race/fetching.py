@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from eet_demo import catalog
+from eet_demo.models.resolve import resolve
 
 
 class Fetching:
@@ -26,7 +26,7 @@ class Fetching:
 
     def _fetch(self) -> None:
         try:
-            self._folder = catalog.resolve(self._model, self._models_dir, self._hub_enabled, self._report)
+            self._folder = resolve(self._model, self._models_dir, self._hub_enabled, self._report)
         except BaseException as error:  # handed to the race's own thread
             self._error = error
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eet_demo.engine.checkpoint import read_header, read_json
+from eet_demo.engine.families import spec_from_config, weights_of
 from eet_demo.engine.families.fields import Fields
 from eet_demo.engine.shapes import config_of
-from eet_demo.engine.spec import spec_from_config
-from eet_demo.engine.weights import weights_of
 from eet_demo.errors import CheckpointError, EetError, MemoryPlanError
 from eet_demo.race.lane import Lane
-from eet_demo.sides import SideOptions
 from eet_demo.sides.names import parse_side
+from eet_demo.sides.side import SideOptions
 
 STOCK_RUNTIME_BYTES = 64 << 20
 """Thread pools and allocator arenas that appear with the first run: 40 to 60 MB with torch 2.13 on 2 threads."""
@@ -77,7 +76,7 @@ def side_bytes(options: SideOptions) -> int:
     if kind == "scripted":
         return 0
     if kind == "engine":
-        from eet_demo.sides.engine_side import planned_bytes
+        from eet_demo.sides.engine import planned_bytes
 
         return planned_bytes(options)
     return stock_bytes(options)

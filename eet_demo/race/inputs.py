@@ -11,14 +11,14 @@ from typing import Any, get_args
 import numpy as np
 
 from eet_demo.engine.checkpoint import read_json
+from eet_demo.engine.families import spec_from_config
 from eet_demo.engine.families.fields import Fields
 from eet_demo.engine.shapes import config_of
-from eet_demo.engine.spec import spec_from_config
 from eet_demo.errors import CheckpointError, RequestError, UnsupportedError
-from eet_demo.prompts import build_prompt, row_lengths
 from eet_demo.records import RaceSettings, Schedule
 from eet_demo.sides.names import parse_side
-from eet_demo.tokens import IncrementalDecoder, Tokenizer
+from eet_demo.text.prompts import build_prompt, row_lengths
+from eet_demo.text.tokens import IncrementalDecoder, Tokenizer
 
 PROMPT_TEXT_CHARACTERS = 2000
 NO_TOKENIZER_NOTE = "the model folder has no tokenizer.json: the prompt is random ids and tokens have no text"

@@ -7,8 +7,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
-from eet_demo.race.pool import WorkerPool
-from eet_demo.sides import RunRequest
+from eet_demo.sides.side import RunRequest
+from eet_demo.worker.pool import WorkerPool
 
 Update = dict[str, Any]
 """Something small and JSON-able for the page; `kind` says what."""

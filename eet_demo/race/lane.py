@@ -10,14 +10,14 @@ from collections.abc import Generator, Sequence
 
 from eet_demo import errors
 from eet_demo.errors import EetError, KernelFaultError, WorkerError
-from eet_demo.race.handle import WorkerHandle
 from eet_demo.race.job import WARM_UP_PROMPT_TOKENS, LaneJob, Waiting
-from eet_demo.race.memory import ProcessMemory
-from eet_demo.race.record import SideRecord
-from eet_demo.race.worker import Message
 from eet_demo.records import as_json
-from eet_demo.sides import SideOptions
+from eet_demo.results.record import SideRecord
 from eet_demo.sides.names import parse_side
+from eet_demo.sides.side import SideOptions
+from eet_demo.worker.handle import WorkerHandle
+from eet_demo.worker.memory import ProcessMemory
+from eet_demo.worker.process import Message
 
 STOP_GRACE_S = 1.0
 WORTH_A_PHASE_S = 0.2

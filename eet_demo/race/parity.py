@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eet_demo.errors import EetError
-from eet_demo.race.metrics import rows_of
-from eet_demo.sides import RunRequest
+from eet_demo.results.metrics import rows_of
+from eet_demo.sides.side import RunRequest
 
 if TYPE_CHECKING:
     from eet_demo.race.lane import Lane

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from eet_demo import catalog, hardware
+from eet_demo.machine import hardware
+from eet_demo.models import catalog
 from eet_demo.race.inputs import RaceModel, check_settings, open_model, prompt_ids
-from eet_demo.race.memory import GpuMemory
-from eet_demo.race.pool import WorkerPool
-from eet_demo.race.software import software_versions
-from eet_demo.race.stock_dtypes import StockDtypes
 from eet_demo.records import Hardware, RaceSettings
+from eet_demo.results.software import software_versions
+from eet_demo.results.stock_dtypes import StockDtypes
+from eet_demo.worker.memory import GpuMemory
+from eet_demo.worker.pool import WorkerPool
 
 
 class Background(Protocol):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from eet_demo.race.inputs import RaceModel
-from eet_demo.race.record import RowTexts, SideRecord
 from eet_demo.records import RaceSettings
-from eet_demo.sides import RunRequest, SideOptions
+from eet_demo.results.record import RowTexts, SideRecord
 from eet_demo.sides.names import parse_side
+from eet_demo.sides.side import RunRequest, SideOptions
 
 
 def thread_notes(settings: RaceSettings, threads: int) -> list[str]:

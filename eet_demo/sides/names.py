@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from eet_demo.errors import RequestError
-from eet_demo.sides import Side, SideOptions
+from eet_demo.sides.side import Side, SideOptions
 
 SIDE_CLASSES = {
-    "stock": "eet_demo.sides.baseline:BaselineSide",
-    "stock-eager": "eet_demo.sides.baseline:BaselineSide",
-    "stock-static": "eet_demo.sides.baseline:BaselineSide",
-    "engine": "eet_demo.sides.engine_side:EngineSide",
+    "stock": "eet_demo.sides.stock:BaselineSide",
+    "stock-eager": "eet_demo.sides.stock:BaselineSide",
+    "stock-static": "eet_demo.sides.stock:BaselineSide",
+    "engine": "eet_demo.sides.engine:EngineSide",
     "scripted": "eet_demo.sides.scripted:ScriptedSide",
 }
 """Kind -> class, imported by the worker alone: the engine's worker never sees torch."""

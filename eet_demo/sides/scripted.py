@@ -19,8 +19,8 @@ import numpy as np
 
 from eet_demo.errors import EetError, RequestError, UnsupportedError
 from eet_demo.records import SideConfig
-from eet_demo.sides import Roofline, RunClock, RunRequest, SideOptions, Sink, StopRun
 from eet_demo.sides.names import parse_side
+from eet_demo.sides.side import Roofline, RunClock, RunRequest, SideOptions, Sink, StopRun
 
 MARGIN = 0.25
 """Logit of the scripted token over every other one: what the parity margin of a planted divergence must be."""

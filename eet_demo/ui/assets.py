@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 from urllib.parse import quote
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
+from eet_demo.paths import ASSETS
+
 STYLE = ASSETS / "race.css"
 SCRIPT = ASSETS / "race.js"
 FONTS = ASSETS / "fonts"

@@ -10,8 +10,8 @@ from typing import Any, cast
 import gradio as gr
 
 from eet_demo.errors import RequestError
-from eet_demo.prompts import OWN_TEXT
 from eet_demo.records import RaceSettings, Schedule, as_json
+from eet_demo.text.prompts import OWN_TEXT
 from eet_demo.ui.assets import SCRIPT_HEAD
 from eet_demo.ui.offer import BASELINES, DEFAULT_CONTEXT, DEFAULT_NEW_TOKENS, ModelChoice, Offer
 

@@ -9,7 +9,8 @@ from typing import Any
 import gradio as gr
 
 from eet_demo.errors import PortInUseError
-from eet_demo.ui.assets import ASSETS, head_elements
+from eet_demo.paths import ASSETS
+from eet_demo.ui.assets import head_elements
 
 
 def require_free_port(host: str, port: int) -> None:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eet_demo import catalog
-from eet_demo.catalog import ModelEntry
-from eet_demo.doctor import Check
 from eet_demo.engine.devices import DEVICES
 from eet_demo.errors import DeviceMissingError, UnsupportedError
-from eet_demo.hub import Hub
-from eet_demo.prompts import Document
+from eet_demo.machine.doctor import Check
+from eet_demo.models import catalog
+from eet_demo.models.catalog import ModelEntry
+from eet_demo.models.hub import Hub
 from eet_demo.records import Device, Hardware, RaceSettings, as_json
+from eet_demo.text.prompts import Document
 from eet_demo.ui.precision import precision_words
 
 BASELINES: Mapping[str, str] = {

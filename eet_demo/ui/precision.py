@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eet_demo import catalog
 from eet_demo.engine.engine import Engine
 from eet_demo.errors import EetError
-from eet_demo.prompts import load_documents
-from eet_demo.quality import text_hash
+from eet_demo.models import catalog
+from eet_demo.paths import ASSETS
+from eet_demo.results.quality import text_hash
 from eet_demo.sides.names import parse_side
-from eet_demo.ui.assets import ASSETS
+from eet_demo.text.prompts import load_documents
 
 RECORDS = ASSETS / "quality.json"
 

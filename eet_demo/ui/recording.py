@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eet_demo.race.metrics import figures
+from eet_demo.results.metrics import figures
 from eet_demo.ui.precision import precision_words, recorded_saving
 
 

@@ -17,7 +17,7 @@ KEPT_RUNS = 32
 
 
 class RaceLike(Protocol):
-    """What the page needs of a race (`eet_demo.race.runner.Race`)."""
+    """What the page needs of a race (`eet_demo.race.race.Race`)."""
 
     def run(self) -> Iterator[list[Update]]:
         """Updates about 20 times a second; ends after the one of kind `result`. Closing it stops the race."""

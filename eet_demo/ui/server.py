@@ -7,18 +7,18 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from eet_demo import catalog
-from eet_demo.doctor import examine
 from eet_demo.errors import DeviceMissingError
-from eet_demo.hub import Hub
-from eet_demo.prompts import load_documents
+from eet_demo.machine.doctor import examine
+from eet_demo.models import catalog
+from eet_demo.models.hub import Hub
 from eet_demo.race.fits import side_bytes
+from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
-from eet_demo.race.runner import Race
 from eet_demo.race.setup import side_options
-from eet_demo.race.software import software_versions
-from eet_demo.race.trace import load_trace
+from eet_demo.results.software import software_versions
+from eet_demo.results.trace import load_trace
 from eet_demo.settings import Settings
+from eet_demo.text.prompts import load_documents
 from eet_demo.ui.launch import launch, require_free_port
 from eet_demo.ui.offer import Notice, Offer, catalogue_choices, choose_device, notice_of
 from eet_demo.ui.page import build_page, build_replay

@@ -15,12 +15,12 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from screen import QUICK, WAIT_MS, OpenPage, Scene, ScriptedPage
 
-from eet_demo import hardware
-from eet_demo.prompts import load_documents
+from eet_demo.machine import hardware
+from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
-from eet_demo.race.runner import Race
-from eet_demo.race.software import software_versions
 from eet_demo.records import Hardware, RaceSettings
+from eet_demo.results.software import software_versions
+from eet_demo.text.prompts import load_documents
 from eet_demo.ui.launch import launch_options
 from eet_demo.ui.offer import ModelChoice, Offer
 from eet_demo.ui.page import build_page

@@ -11,7 +11,7 @@ import gradio as gr
 from playwright.sync_api import Page, expect
 
 from eet_demo.race.resources import RaceResources
-from eet_demo.race.trace import Trace, load_trace
+from eet_demo.results.trace import Trace, load_trace
 
 QUICK = ("scripted:rate=150,prefill_s=0.2", "scripted:rate=300,prefill_s=0.15,passes=4")
 WAIT_MS = 30_000

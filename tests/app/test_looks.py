@@ -12,8 +12,8 @@ from PIL import Image, ImageChops
 from playwright.sync_api import Page, expect
 from screen import OpenPage, ScriptedPage, draw_end, lane, number, race_to_end, shown_rate, side_text, text_of
 
-from eet_demo.race.metrics import side_metrics
-from eet_demo.race.trace import load_trace
+from eet_demo.results.metrics import side_metrics
+from eet_demo.results.trace import load_trace
 from eet_demo.ui.launch import launch_options
 from eet_demo.ui.page import build_replay
 

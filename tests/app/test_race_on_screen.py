@@ -28,7 +28,7 @@ from screen import (
     wait_tokens,
 )
 
-from eet_demo.race.metrics import side_metrics, speedup
+from eet_demo.results.metrics import side_metrics, speedup
 
 WATCH_LANES = """() => {
     window.seen = [];

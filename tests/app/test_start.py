@@ -18,8 +18,8 @@ import pytest
 from playwright.sync_api import expect
 from screen import OpenPage, draw_end, lane, press_race, set_slider, wait_end
 
-from eet_demo.doctor import Check
 from eet_demo.errors import PortInUseError
+from eet_demo.machine.doctor import Check
 from eet_demo.records import Hardware
 from eet_demo.ui.launch import require_free_port
 from eet_demo.ui.offer import ModelChoice, Notice, Offer, notice_of

@@ -15,10 +15,11 @@ from eet_demo.engine.checkpoint import POSITIONS, RawBlock, RowBlock
 from eet_demo.engine.executors import Step
 from eet_demo.engine.executors.cpu.executor import CpuExecutor, rounded
 from eet_demo.engine.executors.cpu.layout import PANEL, CpuLayout, DenseType
+from eet_demo.engine.families import weights_of
 from eet_demo.engine.plan import Limits, plan_memory
 from eet_demo.engine.program import Op, build_program
 from eet_demo.engine.spec import ModelSpec
-from eet_demo.engine.weights import Weight, weights_of
+from eet_demo.engine.weights import Weight
 from eet_demo.records import EngineOptions, Sampling
 
 Array = NDArray[Any]

@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 
 from eet_demo.engine.blocks import dequantise
 from eet_demo.engine.executors.cuda.arrays import DType, from_host, to_host
-from eet_demo.engine.executors.cuda.launch import Launcher
-from eet_demo.engine.executors.cuda.matrices import BLOCK_BYTES, Matrix, WeightFormat, upload_blocks, upload_dense
-from eet_demo.engine.executors.cuda.sim_launcher import SimLauncher
+from eet_demo.engine.executors.cuda.compile.launch import Launcher
+from eet_demo.engine.executors.cuda.launchers.matrices import (
+    BLOCK_BYTES,
+    Matrix,
+    WeightFormat,
+    upload_blocks,
+    upload_dense,
+)
+from eet_demo.engine.executors.sim.launcher import SimLauncher
 
 DTYPES: tuple[DType, ...] = ("float32", "float16", "bfloat16")
 FORMATS: tuple[WeightFormat, ...] = ("dense", "q8_0", "q4_0", "q4_1")
@@ -34,7 +40,7 @@ ALL_MODES = [*PLAIN_MODES, *SANITIZED_MODES, GPU]
 def launcher(mode: str) -> Launcher:
     """The launcher of a mode; `gpu` skips where there is no device."""
     if mode == "gpu":
-        from eet_demo.engine.executors.cuda.cupy_launcher import CupyLauncher
+        from eet_demo.engine.executors.cuda.compile.cupy_launcher import CupyLauncher
         from eet_demo.errors import UnsupportedError
 
         try:

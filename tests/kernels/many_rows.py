@@ -10,8 +10,8 @@ from harness import rounded
 from numpy.typing import NDArray
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
-from eet_demo.engine.executors.cuda.launch import Launcher
-from eet_demo.engine.executors.cuda.packed_rows import PackedRows
+from eet_demo.engine.executors.cuda.compile.launch import Launcher
+from eet_demo.engine.executors.cuda.launchers.packed_rows import PackedRows
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,8 @@ from harness import (
     rounded,
 )
 
-from eet_demo.engine.executors import reference
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
-from eet_demo.engine.executors.cuda.attention_decode import (
+from eet_demo.engine.executors.cuda.launchers.attention_decode import (
     TILE,
     Partition,
     attention_decode,
@@ -31,6 +30,7 @@ from eet_demo.engine.executors.cuda.attention_decode import (
     instance,
     partials_size,
 )
+from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.errors import UnsupportedError
 
 RAGGED = (1, 64, 5, 200, 65, 199, 128)

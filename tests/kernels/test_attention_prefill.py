@@ -18,10 +18,10 @@ from harness import (
 )
 from many_rows import Ragged, noise, reserve
 
-from eet_demo.engine.executors import reference_many_rows
 from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.attention_prefill import attention_prefill, instance
-from eet_demo.engine.executors.cuda.qkv_post import qkv_post
+from eet_demo.engine.executors.cuda.launchers.attention_prefill import attention_prefill, instance
+from eet_demo.engine.executors.cuda.launchers.qkv_post import qkv_post
+from eet_demo.engine.executors.reference import many_rows as reference_many_rows
 from eet_demo.errors import UnsupportedError
 
 HALVES: tuple[DType, ...] = ("float16", "bfloat16")

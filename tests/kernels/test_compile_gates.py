@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from eet_demo.engine.executors.cuda import gates
 from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.instances import ARCHS, MANY_ROWS, gate_instances, gate_specs, runs_on, stems
-from eet_demo.engine.executors.cuda.launch import Instance
-from eet_demo.engine.executors.cuda.matrices import WeightFormat
-from eet_demo.engine.executors.cuda.nvrtc import Nvrtc
-from eet_demo.engine.executors.cuda.resources import Usage, table, usage_of
-from eet_demo.engine.executors.cuda.sources import CUDA_SOURCES, read_source
+from eet_demo.engine.executors.cuda.compile.launch import Instance
+from eet_demo.engine.executors.cuda.compile.nvrtc import Nvrtc
+from eet_demo.engine.executors.cuda.compile.resources import Usage, table, usage_of
+from eet_demo.engine.executors.cuda.compile.sources import CUDA_SOURCES, read_source
+from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
+from tools.gates import compile as gates
+from tools.gates.instances import ARCHS, MANY_ROWS, gate_instances, gate_specs, runs_on, stems
 
 EVERYWHERE: tuple[str, DType, WeightFormat] = ("smollm2-135m", "float16", "dense")
 ALSO: dict[str, tuple[tuple[str, DType, WeightFormat], ...]] = {

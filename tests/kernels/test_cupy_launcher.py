@@ -12,13 +12,13 @@ import cupy
 import numpy as np
 import pytest
 
-from eet_demo.engine.executors.cuda import cupy_launcher
 from eet_demo.engine.executors.cuda.arrays import DeviceArray
-from eet_demo.engine.executors.cuda.cubins import CubinFolder
-from eet_demo.engine.executors.cuda.cupy_launcher import CupyLauncher
-from eet_demo.engine.executors.cuda.launch import Instance, LaunchConfig
-from eet_demo.engine.executors.cuda.nvrtc import Nvrtc, cuda_include
-from eet_demo.engine.executors.cuda.sources import read_source
+from eet_demo.engine.executors.cuda.compile import cupy_launcher
+from eet_demo.engine.executors.cuda.compile.cubins import CubinFolder
+from eet_demo.engine.executors.cuda.compile.cupy_launcher import CupyLauncher
+from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig
+from eet_demo.engine.executors.cuda.compile.nvrtc import Nvrtc, cuda_include
+from eet_demo.engine.executors.cuda.compile.sources import read_source
 from eet_demo.errors import KernelCompileError, UnsupportedError
 
 INSTANCE = Instance("embed", ("float16", 0, 0, 96, 1))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from harness import ALL_MODES, DTYPES, FORMATS, assert_equal, launcher, make_matrix, random_blocks, rng, rounded
 
-from eet_demo.engine.executors import reference_many_rows
 from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.dequantise import dequantise
-from eet_demo.engine.executors.cuda.matrices import WeightFormat, dequantise_planes, split_blocks
+from eet_demo.engine.executors.cuda.launchers.dequantise import dequantise
+from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat, dequantise_planes, split_blocks
+from eet_demo.engine.executors.reference import many_rows as reference_many_rows
 from eet_demo.errors import UnsupportedError
 
 QUANTISED = [weights for weights in FORMATS if weights != "dense"]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray
-from eet_demo.engine.executors.cuda.driver import Driver
-from eet_demo.engine.executors.cuda.launch import LaunchConfig
-from eet_demo.engine.executors.cuda.nvrtc import cuda_include
+from eet_demo.engine.executors.cuda.compile.driver import Driver
+from eet_demo.engine.executors.cuda.compile.launch import LaunchConfig
+from eet_demo.engine.executors.cuda.compile.nvrtc import cuda_include
 from eet_demo.errors import UnsupportedError
 
 STAND_IN = """

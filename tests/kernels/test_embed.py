@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from harness import ALL_MODES, DTYPES, FORMATS, ORDERS, assert_float32_close, launcher, make_matrix, rng, rounded
 
-from eet_demo.engine.executors import reference
 from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.embed import NormKind, embed
-from eet_demo.engine.executors.cuda.matrices import WeightFormat
+from eet_demo.engine.executors.cuda.launchers.embed import NormKind, embed
+from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
+from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.errors import UnsupportedError
 
 VOCAB = 7

@@ -7,10 +7,10 @@ import pytest
 from harness import ALL_MODES, DTYPES, assert_as_close_as_torch, assert_equal, launcher, rng, rounded
 from test_add_norm import EPS, torch_norm
 
-from eet_demo.engine.executors import reference_many_rows
 from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.embed import NormKind
-from eet_demo.engine.executors.cuda.last_rows import last_rows
+from eet_demo.engine.executors.cuda.launchers.embed import NormKind
+from eet_demo.engine.executors.cuda.launchers.last_rows import last_rows
+from eet_demo.engine.executors.reference import many_rows as reference_many_rows
 from eet_demo.errors import UnsupportedError
 
 

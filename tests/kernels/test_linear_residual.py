@@ -20,11 +20,11 @@ from harness import (
 )
 from projections import to_numpy, torch_linear
 
-from eet_demo.engine.executors import reference
 from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.gemv import plan_gemv
-from eet_demo.engine.executors.cuda.linear_residual import linear_residual
-from eet_demo.engine.executors.cuda.matrices import WeightFormat
+from eet_demo.engine.executors.cuda.launchers.gemv import plan_gemv
+from eet_demo.engine.executors.cuda.launchers.linear_residual import linear_residual
+from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
+from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.errors import UnsupportedError
 
 Results = tuple[np.ndarray, np.ndarray, np.ndarray]

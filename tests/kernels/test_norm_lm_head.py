@@ -20,11 +20,11 @@ from harness import (
 )
 from projections import NormKind, make_norm, to_numpy, torch_linear
 
-from eet_demo.engine.executors import reference
 from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.matrices import WeightFormat, upload_dense
-from eet_demo.engine.executors.cuda.norm_lm_head import Candidates, instance, norm_lm_head
-from eet_demo.engine.executors.cuda.norms import NO_NORM
+from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat, upload_dense
+from eet_demo.engine.executors.cuda.launchers.norm_lm_head import Candidates, instance, norm_lm_head
+from eet_demo.engine.executors.cuda.launchers.norms import NO_NORM
+from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.errors import UnsupportedError
 
 RESIDUAL_ROWS = 19

@@ -18,10 +18,10 @@ from harness import (
 )
 from projections import NormKind, make_norm, to_numpy, torch_linear
 
-from eet_demo.engine.executors import reference
 from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.matrices import WeightFormat
-from eet_demo.engine.executors.cuda.norm_mlp import norm_mlp
+from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
+from eet_demo.engine.executors.cuda.launchers.norm_mlp import norm_mlp
+from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.engine.spec import Activation
 from eet_demo.errors import UnsupportedError
 
@@ -42,7 +42,7 @@ def run(
     matrix, weight = make_matrix(device, random, n, k, dtype, weights)
     weight_scale = 1.0 if weights != "dense" else float(np.float32(k**-0.5))
     if weights == "dense":  # hidden values of ordinary size, where the activations bend
-        from eet_demo.engine.executors.cuda.matrices import upload_dense
+        from eet_demo.engine.executors.cuda.launchers.matrices import upload_dense
 
         weight = rounded(weight * weight_scale * 2, dtype)
         matrix = upload_dense(device, weight, dtype)

@@ -23,13 +23,13 @@ from harness import (
 from numpy.typing import NDArray
 from projections import EPS, TORCH, HostNorm, NormKind, make_norm, to_numpy, torch_linear
 
-from eet_demo.engine.executors import reference
 from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.launch import Launcher
-from eet_demo.engine.executors.cuda.matrices import WeightFormat
-from eet_demo.engine.executors.cuda.norm_qkv import QkScratch, norm_qkv
-from eet_demo.engine.executors.cuda.packed_rows import PackedRows
-from eet_demo.engine.executors.cuda.qkv_post import QkNorm
+from eet_demo.engine.executors.cuda.compile.launch import Launcher
+from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
+from eet_demo.engine.executors.cuda.launchers.norm_qkv import QkScratch, norm_qkv
+from eet_demo.engine.executors.cuda.launchers.packed_rows import PackedRows
+from eet_demo.engine.executors.cuda.launchers.qkv_post import QkNorm
+from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.errors import UnsupportedError
 
 MAX_BATCH = 5

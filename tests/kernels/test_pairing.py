@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from eet_demo.engine.executors import reference, reference_many_rows
-from eet_demo.engine.executors.cuda.instances import launcher_of, stems
-from eet_demo.engine.executors.cuda.sources import CUDA_SOURCES
+from eet_demo.engine.executors.cuda.compile.sources import CUDA_SOURCES
+from eet_demo.engine.executors.reference import kernels as reference
+from eet_demo.engine.executors.reference import many_rows as reference_many_rows
+from tools.gates.instances import launcher_of, stems
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,10 +10,11 @@ import torch
 from harness import ALL_MODES, DTYPES, ORDERS, assert_as_close_as_torch, assert_equal, launcher, rng, rounded
 from many_rows import Ragged, noise
 
-from eet_demo.engine.executors import reference, reference_many_rows
 from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.embed import NormKind
-from eet_demo.engine.executors.cuda.qkv_post import QkNorm, qkv_post
+from eet_demo.engine.executors.cuda.launchers.embed import NormKind
+from eet_demo.engine.executors.cuda.launchers.qkv_post import QkNorm, qkv_post
+from eet_demo.engine.executors.reference import kernels as reference
+from eet_demo.engine.executors.reference import many_rows as reference_many_rows
 from eet_demo.errors import UnsupportedError
 
 EPS = 1e-6

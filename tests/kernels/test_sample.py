@@ -10,9 +10,9 @@ from harness import ALL_MODES, ORDERS, launcher, rng
 from numpy.typing import NDArray
 
 from eet_demo.engine import sampling as definition
-from eet_demo.engine.executors import reference_many_rows as reference
-from eet_demo.engine.executors.cuda.launch import Launcher
-from eet_demo.engine.executors.cuda.sample import SampleState, pack_settings, sample
+from eet_demo.engine.executors.cuda.compile.launch import Launcher
+from eet_demo.engine.executors.cuda.launchers.sample import SampleState, pack_settings, sample
+from eet_demo.engine.executors.reference import many_rows as reference
 from eet_demo.errors import UnsupportedError
 from eet_demo.records import Sampling
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eet_demo.engine.executors.cuda.launch import Instance, LaunchConfig
-from eet_demo.engine.executors.cuda.sim_build import SimMode
-from eet_demo.engine.executors.cuda.sim_isolated import run_binary
-from eet_demo.engine.executors.cuda.sim_launcher import SimLauncher
+from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig
+from eet_demo.engine.executors.sim.build import SimMode
+from eet_demo.engine.executors.sim.isolated import run_binary
+from eet_demo.engine.executors.sim.launcher import SimLauncher
 from eet_demo.errors import KernelCompileError, KernelFaultError, UnsupportedError
 
 FOLDER = Path(__file__).parent / "simulator"

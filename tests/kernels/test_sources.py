@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from eet_demo.engine.executors.cuda.cubins import CubinFolder
-from eet_demo.engine.executors.cuda.launch import Instance
-from eet_demo.engine.executors.cuda.nvrtc import Nvrtc
-from eet_demo.engine.executors.cuda.sim_build import SimBuilder
-from eet_demo.engine.executors.cuda.sources import CUDA_SOURCES, read_source
+from eet_demo.engine.executors.cuda.compile.cubins import CubinFolder
+from eet_demo.engine.executors.cuda.compile.launch import Instance
+from eet_demo.engine.executors.cuda.compile.nvrtc import Nvrtc
+from eet_demo.engine.executors.cuda.compile.sources import CUDA_SOURCES, read_source
+from eet_demo.engine.executors.sim.build import SimBuilder
 from eet_demo.errors import KernelCompileError
 
 

@@ -10,9 +10,9 @@ import pytest
 from harness import assert_equal, assert_float32_close, make_matrix, rng, rounded
 
 from eet_demo.engine.executors.cuda.arrays import DType, from_host, to_host
-from eet_demo.engine.executors.cuda.launch import Argument, Instance, LaunchConfig, Launcher
-from eet_demo.engine.executors.cuda.matrices import FORMAT_CODE, WeightFormat, dequantise_planes
-from eet_demo.engine.executors.cuda.sim_launcher import SimLauncher
+from eet_demo.engine.executors.cuda.compile.launch import Argument, Instance, LaunchConfig, Launcher
+from eet_demo.engine.executors.cuda.launchers.matrices import FORMAT_CODE, WeightFormat, dequantise_planes
+from eet_demo.engine.executors.sim.launcher import SimLauncher
 
 FOLDER = Path(__file__).parent / "simulator"
 MODES = ["plain", "reversed", "shuffled", "address", "race", pytest.param("gpu", marks=pytest.mark.gpu)]
@@ -21,7 +21,7 @@ MODES = ["plain", "reversed", "shuffled", "address", "race", pytest.param("gpu",
 @cache
 def device_of(mode: str) -> Launcher:
     if mode == "gpu":
-        from eet_demo.engine.executors.cuda.cupy_launcher import CupyLauncher
+        from eet_demo.engine.executors.cuda.compile.cupy_launcher import CupyLauncher
         from eet_demo.errors import UnsupportedError
 
         try:

@@ -16,8 +16,8 @@ from checkpoints import make_checkpoint
 
 from eet_demo.errors import CheckpointError, RequestError, UnsupportedError
 from eet_demo.records import Sampling
-from eet_demo.sides import RunRequest, SideOptions, StopRun
-from eet_demo.sides.baseline import BaselineSide
+from eet_demo.sides.side import RunRequest, SideOptions, StopRun
+from eet_demo.sides.stock import BaselineSide
 
 PROMPT = (17, 5, 93, 200, 41, 8, 77)
 MakeSide = Callable[..., BaselineSide]

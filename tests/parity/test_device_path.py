@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from eet_demo import Engine, EngineOptions, Sampling
 from eet_demo.errors import NumericsError, RequestError, UnsupportedError
-from eet_demo.prompts import build_prompt
-from eet_demo.tokens import Tokenizer
+from eet_demo.text.prompts import build_prompt
+from eet_demo.text.tokens import Tokenizer
 
 DEVICES = ("sim", pytest.param("cuda", marks=pytest.mark.gpu))
 DRAWN = Sampling(0.8, 40, 0.95, 7)
@@ -53,7 +53,7 @@ def blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gguf = pytest.importorskip("gguf", reason="a GPU host need not have it")
     from gguf_files import random_model, write_gguf
 
-    from eet_demo.gguf_import import convert
+    from eet_demo.models.gguf.convert import convert
 
     folder = tmp_path_factory.mktemp("blocks")
     path = write_gguf(folder / "model.gguf", random_model("llama"), gguf.GGMLQuantizationType.Q4_1)

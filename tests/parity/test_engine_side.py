@@ -16,13 +16,13 @@ from checkpoints import make_checkpoint
 from eet_demo import Engine, Sampling
 from eet_demo.errors import RequestError, UnsupportedError
 from eet_demo.race import fits
-from eet_demo.race.handle import PROJECT_ROOT
+from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
-from eet_demo.race.runner import Race
-from eet_demo.race.trace import validate_trace
 from eet_demo.records import RaceSettings, as_json
-from eet_demo.sides import RunRequest, SideOptions, StopRun
-from eet_demo.sides.engine_side import EngineSide, engine_options, planned_bytes
+from eet_demo.results.trace import validate_trace
+from eet_demo.sides.engine import EngineSide, engine_options, planned_bytes
+from eet_demo.sides.side import RunRequest, SideOptions, StopRun
+from eet_demo.worker.handle import PROJECT_ROOT
 
 PROMPTS = ((17, 5, 93, 200, 41, 8, 77), (4,), (9, 300, 12))
 

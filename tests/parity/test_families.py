@@ -17,7 +17,8 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from eet_demo import Engine, EngineOptions
 from eet_demo.engine import checkpoint as checkpoint_module
-from eet_demo.engine.spec import ModelSpec, spec_from_config
+from eet_demo.engine.families import spec_from_config
+from eet_demo.engine.spec import ModelSpec
 from eet_demo.errors import UnsupportedError
 
 DEVICES = ("reference", "cpu", "sim", pytest.param("cuda", marks=pytest.mark.gpu))

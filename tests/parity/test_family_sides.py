@@ -11,9 +11,9 @@ from family_checkpoints import FAMILIES, make_family
 
 from eet_demo.race.fits import side_bytes
 from eet_demo.records import Sampling
-from eet_demo.sides import RunRequest, SideOptions
-from eet_demo.sides.baseline import BaselineSide
-from eet_demo.sides.engine_side import EngineSide
+from eet_demo.sides.engine import EngineSide
+from eet_demo.sides.side import RunRequest, SideOptions
+from eet_demo.sides.stock import BaselineSide
 
 LENGTHS = (40, 20, 26)
 NEW_TOKENS = 8

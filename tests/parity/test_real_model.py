@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from eet_demo import Engine
-from eet_demo.prompts import build_prompt
-from eet_demo.tokens import Tokenizer
+from eet_demo.text.prompts import build_prompt
+from eet_demo.text.tokens import Tokenizer
 
 NEW_TOKENS = 64
 

@@ -12,18 +12,42 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "eet_demo"
 
-LAYERS = ("ui", "race", "sides", "engine")
-"""A module may import its own layer and those to its right."""
+RANKS = (
+    ("errors", "paths"),
+    ("records",),
+    ("settings",),
+    ("machine.gpu", "machine.hardware"),
+    ("models.gguf.header", "models.gguf.names"),
+    ("engine",),
+    ("text",),
+    ("models",),
+    ("named", "__init__"),
+    ("sides",),
+    ("results",),
+    ("worker",),
+    ("race",),
+    ("machine",),
+    ("ui",),
+    ("commands",),
+    ("__main__",),
+)
+"""The rooms from the bottom up; a module belongs to the longest name that begins its own, and may import from its own
+room and from those below."""
 
 ONLY_IN = {
     "gradio": ("ui",),
     "cupy": ("engine/executors/cuda",),
     "pydantic": ("ui", "settings.py"),
     "pydantic_settings": ("settings.py",),
-    "transformers": ("sides/baseline.py",),
-    "gguf": ("gguf_import.py", "gguf_tokenizer.py"),
+    "pynvml": ("machine/hardware.py", "worker/memory.py"),
+    "transformers": ("sides/stock.py",),
+    "gguf": ("models/gguf",),
 }
 """Third-party packages and the only places that may import them."""
+
+
+LOADERS = ("import_module", "__import__", "resolve_name")
+"""Functions that import what their first argument names."""
 
 
 def modules() -> list[Path]:
@@ -31,7 +55,7 @@ def modules() -> list[Path]:
 
 
 def imports_of(path: Path) -> set[str]:
-    """Dotted names a module imports anywhere, functions included, `if TYPE_CHECKING` too."""
+    """Dotted names a module imports anywhere, functions included, `if TYPE_CHECKING` and `import_module("...")` too."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -39,28 +63,70 @@ def imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{path}: imports are absolute in this project"
             names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in LOADERS and node.args:
+            name = node.args[0]
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                names.add(name.value.partition(":")[0])
     return names
 
 
-def layer_of(name: str) -> str | None:
-    parts = name.split(".")
-    return parts[1] if len(parts) > 1 and parts[0] == "eet_demo" and parts[1] in LAYERS else None
+def module_name(path: Path) -> str:
+    """`race.lane` of eet_demo/race/lane.py; a package is its own `__init__`."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] or parts) if parts[-1] == "__init__" else ".".join(parts)
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_one_way(path: Path) -> None:
-    relative = path.relative_to(PACKAGE)
-    own = relative.parts[0] if relative.parts[0] in LAYERS else None
+def rank_of(module: str) -> int:
+    """Where its room stands."""
+    rooms = [
+        (len(room), rank)
+        for rank, names in enumerate(RANKS)
+        for room in names
+        if module == room or module.startswith(f"{room}.")
+    ]
+    assert rooms, f"{module} belongs to no room; give it a rank"
+    return max(rooms)[1]
+
+
+def own_imports(path: Path) -> set[str]:
+    """Modules of this package that a module imports, by name."""
+    known = {module_name(other) for other in modules()}
+    found = set()
     for name in imports_of(path):
-        layer = layer_of(name)
-        if own and layer:
-            assert LAYERS.index(layer) >= LAYERS.index(own), f"{relative} imports {name}, which is to its left"
+        name = "__init__" if name == "eet_demo" else name.removeprefix("eet_demo.")
+        if name in known:
+            found.add(name)
+    found -= {name for name in found if any(other.startswith(f"{name}.") for other in found)}  # on the way to another
+    return found - {module_name(path)}
+
+
+@pytest.mark.parametrize("path", modules(), ids=module_name)
+def test_imports_point_down(path: Path) -> None:
+    module = module_name(path)
+    for name in own_imports(path):
+        assert rank_of(name) <= rank_of(module), f"{module} imports {name}, which stands above it"
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    """Packages' own files are left out: what they hold is a sentence, and whoever imports a module runs them."""
+    waiting = {module_name(path): own_imports(path) - {"__init__"} for path in modules()}
+    while free := [name for name, imports in waiting.items() if not imports & waiting.keys()]:
+        for name in free:
+            del waiting[name]
+    assert not waiting, f"these import each other: {waiting}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=module_name)
+def test_packages_are_imported_only_where_they_belong(path: Path) -> None:
+    relative = str(path.relative_to(PACKAGE))
+    for name in imports_of(path):
         package = name.split(".")[0]
         if package in ONLY_IN:
-            assert str(relative).startswith(ONLY_IN[package]), f"{relative} imports {package}"
+            assert relative.startswith(ONLY_IN[package]), f"{relative} imports {package}"
+        assert package != "tools", f"{relative} imports the workshop"
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", modules(), ids=module_name)
 def test_environment_is_read_by_settings_alone(path: Path) -> None:
     if path.name == "settings.py":
         return
@@ -85,7 +151,7 @@ def loaded_after(statement: str) -> set[str]:
 
 def test_cpu_engine_loads_neither_torch_nor_the_page() -> None:
     """The engine's worker pays for numpy and its own code, nothing else."""
-    loaded = loaded_after("from eet_demo import Engine; import eet_demo.race.worker, eet_demo.sides.engine_side")
+    loaded = loaded_after("from eet_demo import Engine; import eet_demo.worker.process, eet_demo.sides.engine")
     assert not loaded & {"torch", "transformers", "gradio", "pydantic", "pandas"}
 
 
@@ -95,7 +161,7 @@ def test_gpu_host_needs_no_absent_package() -> None:
     walk = (
         "import importlib, pathlib; "
         "[importlib.import_module(str(p.relative_to('.').with_suffix('')).replace('/', '.')) "
-        "for layer in ('engine', 'sides', 'race') for p in sorted(pathlib.Path('eet_demo', layer).rglob('*.py')) "
+        "for layer in ('engine', 'sides', 'results', 'worker', 'race') for p in sorted(pathlib.Path('eet_demo', layer).rglob('*.py')) "
         "if p.name != '__main__.py']"
     )
     assert "torch" in loaded_after(f"{blocked}; {walk}")

@@ -14,14 +14,14 @@ import typer
 from checkpoints import make_checkpoint
 from typer.testing import CliRunner
 
+from eet_demo.commands import race as commands
 from eet_demo.errors import EetError, MemoryPlanError, RequestError
-from eet_demo.race import commands
 from eet_demo.race.bench import Bench
-from eet_demo.race.handle import PROJECT_ROOT
 from eet_demo.race.resources import RaceResources
-from eet_demo.race.trace import load_trace
 from eet_demo.records import RaceSettings
+from eet_demo.results.trace import load_trace
 from eet_demo.sides.names import compared_pair, parse_side, split_sides
+from eet_demo.worker.handle import PROJECT_ROOT
 
 SLOW, FAST = "scripted:rate=200", "scripted:rate=800,differ_at=4"
 

@@ -13,10 +13,11 @@ from safetensors.numpy import load_file, save_file
 
 from eet_demo.engine.blocks import WeightFormat, dequantise, quantise_q8_0
 from eet_demo.engine.checkpoint import Checkpoint
-from eet_demo.engine.weights import Weight, weights_of
+from eet_demo.engine.families import weights_of
+from eet_demo.engine.weights import Weight
 from eet_demo.errors import CheckpointError, EetError, UnsupportedError
-from eet_demo.gguf_header import read_header
-from eet_demo.gguf_import import convert
+from eet_demo.models.gguf.convert import convert
+from eet_demo.models.gguf.header import read_header
 
 KINDS = gguf.GGMLQuantizationType
 CODES: dict[WeightFormat, KINDS] = {"q8_0": KINDS.Q8_0, "q4_0": KINDS.Q4_0, "q4_1": KINDS.Q4_1}

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from eet_demo import Engine, catalog
-from eet_demo.catalog import FolderSource, HubSource, ModelEntry, WheelSource, availability
-from eet_demo.engine.families import NAMES
+from eet_demo import Engine
+from eet_demo.engine.families import NAMES, spec_from_config, weights_of
 from eet_demo.engine.shapes import SHAPES, shape
-from eet_demo.engine.spec import spec_from_config
-from eet_demo.engine.weights import weights_of
 from eet_demo.errors import CheckpointError, RequestError, SourceError, UnsupportedError
+from eet_demo.models import catalog
+from eet_demo.models.catalog import FolderSource, HubSource, ModelEntry, WheelSource, availability
+from eet_demo.models.resolve import resolve
 
 ENTRY = """
 [[model]]
@@ -219,23 +219,23 @@ def test_local_folder_finds_each_kind_of_name(models_dir: Path, tmp_path: Path) 
 
 def test_resolve_gives_what_is_here(models_dir: Path) -> None:
     folder = models_dir / "smollm2-135m"
-    assert catalog.resolve("smollm2-135m", models_dir) == folder
-    assert catalog.resolve(str(folder), models_dir) == folder
+    assert resolve("smollm2-135m", models_dir) == folder
+    assert resolve(str(folder), models_dir) == folder
 
 
 @pytest.mark.parametrize("name", ["nonsense", "a/b/c", "/no/such/folder", "", "../x", "owner/../name"])
 def test_resolve_refuses_what_is_no_model(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises((RequestError, CheckpointError)):
-        catalog.resolve(name, tmp_path)
+        resolve(name, tmp_path)
 
 
 def test_resolve_refuses_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no config\.json"):
-        catalog.resolve(str(tmp_path), tmp_path)
+        resolve(str(tmp_path), tmp_path)
 
 
 def test_resolve_of_a_catalogued_repository_uses_its_pin(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"openai-community/gpt2 .*switched off"):
-        catalog.resolve("openai-community/gpt2", tmp_path, hub_enabled=False)
+        resolve("openai-community/gpt2", tmp_path, hub_enabled=False)
     assert (tmp_path / ".staging/gpt2").is_dir(), "the catalogue's own folder, not one by the repository's name"

@@ -11,8 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from eet_demo.engine.checkpoint import READ_BYTES, Checkpoint
-from eet_demo.engine.spec import spec_from_config
-from eet_demo.engine.weights import weights_of
+from eet_demo.engine.families import spec_from_config, weights_of
 from eet_demo.errors import CheckpointError, UnsupportedError
 
 CONFIG: dict[str, Any] = {

@@ -32,7 +32,7 @@ def test_fetch_of_a_model_that_is_here_prints_its_folder(models_dir: Path) -> No
 
 def test_fetch_loads_no_torch(models_dir: Path) -> None:
     code = (
-        "import sys\nsys.argv = ['eet_demo', 'fetch', 'smollm2-135m']\nfrom eet_demo.cli import main\n"
+        "import sys\nsys.argv = ['eet_demo', 'fetch', 'smollm2-135m']\nfrom eet_demo.commands.cli import main\n"
         "try:\n    main()\nfinally:\n    print(sorted({'torch', 'transformers', 'gradio', 'cupy'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, from_host, to_host
-from eet_demo.engine.executors.cuda.launch import check_argument, check_array
-from eet_demo.engine.executors.cuda.matrices import BLOCK_BYTES, dequantise_planes, split_blocks
+from eet_demo.engine.executors.cuda.compile.launch import check_argument, check_array
+from eet_demo.engine.executors.cuda.launchers.matrices import BLOCK_BYTES, dequantise_planes, split_blocks
 from eet_demo.errors import UnsupportedError
 
 CACHE = DeviceArray(4096, (2, 3, 8), "float16")

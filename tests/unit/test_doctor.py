@@ -12,9 +12,10 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from eet_demo import catalog, doctor, hardware
-from eet_demo.doctor import Check, can_race, examine, table
 from eet_demo.errors import KernelCompileError
+from eet_demo.machine import doctor, hardware
+from eet_demo.machine.doctor import Check, can_race, examine, table
+from eet_demo.models import catalog
 from eet_demo.records import Hardware
 from eet_demo.settings import Settings
 
@@ -165,7 +166,7 @@ def test_gpu_that_cannot_be_used_says_why(settings: Settings, monkeypatch: pytes
 
 
 def test_oldest_gpu_is_the_executors() -> None:
-    from eet_demo.engine.executors.cuda.devices import OLDEST_CAPABILITY
+    from eet_demo.engine.executors.cuda.runtime.devices import OLDEST_CAPABILITY
 
     assert doctor.OLDEST_CAPABILITY == OLDEST_CAPABILITY
 

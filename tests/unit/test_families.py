@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from eet_demo.engine.checkpoint import Checkpoint
-from eet_demo.engine.families import NAMES, READERS
-from eet_demo.engine.spec import ModelSpec, spec_from_config
-from eet_demo.engine.weights import Part, weights_of
+from eet_demo.engine.families import NAMES, READERS, spec_from_config, weights_of
+from eet_demo.engine.spec import ModelSpec
+from eet_demo.engine.weights import Part
 from eet_demo.errors import EetError, UnsupportedError
 
 SIZES: dict[str, Any] = {

@@ -19,8 +19,8 @@ from gguf_files import random_model, write_gguf
 from transformers import AutoModelForCausalLM
 from wheels import entry_for, gguf_bytes, write_wheel
 
-from eet_demo import catalog, fetch
 from eet_demo.errors import CheckpointError, RequestError, SourceError, UnsupportedError
+from eet_demo.models import catalog, fetch
 
 BETRAYAL = Path("/tmp/tiny-race-llm-was-run")
 

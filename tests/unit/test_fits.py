@@ -11,13 +11,14 @@ from typing import Any, cast
 import pytest
 
 from eet_demo.errors import CheckpointError, MemoryPlanError, UnsupportedError
-from eet_demo.race import fits, memory, resources
+from eet_demo.race import fits, resources
 from eet_demo.race.fits import Residency, checkpoint_elements, decide, stock_bytes
-from eet_demo.race.handle import WorkerHandle
 from eet_demo.race.lane import Lane
-from eet_demo.race.pool import same_worker
 from eet_demo.records import Hardware
-from eet_demo.sides import SideOptions
+from eet_demo.sides.side import SideOptions
+from eet_demo.worker import memory
+from eet_demo.worker.handle import WorkerHandle
+from eet_demo.worker.pool import same_worker
 
 OPTIONS = SideOptions("stock", "", "cpu", "float32", "dense", 2, 1, 100)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eet_demo.engine.executors.cuda.folding import fold_row
+from eet_demo.engine.executors.cuda.launchers.folding import fold_row
 from eet_demo.errors import UnsupportedError
 
 

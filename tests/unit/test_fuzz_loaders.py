@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 
 from eet_demo.engine.checkpoint import Checkpoint
 from eet_demo.engine.engine import Engine
-from eet_demo.engine.weights import weights_of
+from eet_demo.engine.families import weights_of
 from eet_demo.errors import EetError
-from eet_demo.gguf_header import read_header
-from eet_demo.gguf_import import convert
+from eet_demo.models.gguf.convert import convert
+from eet_demo.models.gguf.header import read_header
 from eet_demo.race.fits import stock_bytes
 from eet_demo.race.inputs import open_model
-from eet_demo.sides import SideOptions
+from eet_demo.sides.side import SideOptions
 
 MOST_BYTES = 48 << 20
 """More than any of these files, its conversion and a check of it need; far less than what a broken count asks for."""

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
 
 from eet_demo.engine.checkpoint import Checkpoint
 from eet_demo.errors import CheckpointError, UnsupportedError
-from eet_demo.gguf_import import convert
+from eet_demo.models.gguf.convert import convert
 
 QUANT = gguf.GGMLQuantizationType
 LLAMA3 = {"factor": 32.0, "low": 1.0, "high": 4.0, "original": 8192}

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from eet_demo.errors import CheckpointError, UnsupportedError
-from eet_demo.gguf_import import GgufFile, convert
-from eet_demo.gguf_tokenizer import tokenizer_files
+from eet_demo.models.gguf.convert import GgufFile, convert
+from eet_demo.models.gguf.tokenizer import tokenizer_files
 
 TEXTS = (
     "Hello world",

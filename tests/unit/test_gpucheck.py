@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from eet_demo import cli
+from eet_demo.commands import cli
 from eet_demo.engine import shapes
-from eet_demo.engine.executors.cuda.nvrtc import Nvrtc
-from eet_demo.engine.executors.cuda.sim_launcher import SimLauncher
-from eet_demo.engine.executors.cuda.sources import read_source
+from eet_demo.engine.executors.cuda.compile.nvrtc import Nvrtc
+from eet_demo.engine.executors.cuda.compile.sources import read_source
+from eet_demo.engine.executors.sim.launcher import SimLauncher
 from eet_demo.errors import EetError, RequestError, UnsupportedError
-from eet_demo.gpucheck import benches, command, environment, floors, loading, micro, precision, processes, report, suite
-from eet_demo.gpucheck.catalogue import HEADLINES, OTHERS, all_parts
-from eet_demo.gpucheck.parts import Context, Part, Settings, read_records, run_parts, select
-from eet_demo.gpucheck.write import write_report
-from eet_demo.race.trace import load_trace
+from eet_demo.results.trace import load_trace
+from tools.gpucheck import benches, command, environment, floors, loading, micro, precision, processes, report, suite
+from tools.gpucheck.catalogue import HEADLINES, OTHERS, all_parts
+from tools.gpucheck.parts import Context, Part, Settings, read_records, run_parts, select
+from tools.gpucheck.write import write_report
 
 INVENTED = Path(__file__).parents[1] / "fixtures" / "gpucheck_invented.json"
 """Records with invented figures, of no GPU: they try the report and say nothing of any machine."""
@@ -174,7 +174,7 @@ def test_every_module_imports_where_packages_are_absent() -> None:
     walk = (
         "import importlib, pathlib\n"
         "for path in sorted(pathlib.Path('eet_demo/gpucheck').glob('*.py')):\n"
-        "    importlib.import_module('eet_demo.gpucheck.' + path.stem)\n"
+        "    importlib.import_module('tools.gpucheck.' + path.stem)\n"
         "print('cupy' in sys.modules, 'torch' in sys.modules)"
     )
     assert blocked(walk).split() == ["False", "False"], "the check itself holds no GPU; its children do"
@@ -183,7 +183,6 @@ def test_every_module_imports_where_packages_are_absent() -> None:
 def test_command_runs_where_packages_are_absent(tmp_path: Path) -> None:
     """The parts that need no GPU, for real: the environment, and one that must fail and say why."""
     arguments = [
-        "eet_demo",
         "gpucheck",
         "--out",
         str(tmp_path),
@@ -193,7 +192,8 @@ def test_command_runs_where_packages_are_absent(tmp_path: Path) -> None:
         "cpu",
     ]
     blocked(
-        f"sys.argv = {[*arguments, '--dtype', 'float64', '--minutes', '1']!r}\nfrom eet_demo.cli import main\nmain()"
+        f"sys.argv = {[*arguments, '--dtype', 'float64', '--minutes', '1']!r}\n"
+        "import runpy\nrunpy.run_module('tools.gpucheck', run_name='__main__')"
     )
     found = json.loads((tmp_path / "gpucheck.json").read_text())
     assert found["format"] == "eet-gpucheck"

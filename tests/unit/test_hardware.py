@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from eet_demo import hardware
+from eet_demo.machine import hardware
 
 MIB = 2**20
 
@@ -185,7 +185,8 @@ def test_this_machine_can_be_read() -> None:
 
 def test_leaf_modules_load_nothing_heavy() -> None:
     code = (
-        "import sys, eet_demo.hardware, eet_demo.catalog, eet_demo.tokens, eet_demo.prompts, eet_demo.fetch; "
+        "import sys, eet_demo.machine.hardware, eet_demo.models.catalog, eet_demo.text.tokens; "
+        "import eet_demo.text.prompts, eet_demo.models.fetch; "
         "print({name.split('.')[0] for name in sys.modules} & "
         "{'torch', 'gradio', 'pydantic', 'transformers', 'cupy', 'gguf', 'huggingface_hub'})"
     )

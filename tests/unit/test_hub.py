@@ -15,9 +15,9 @@ from gguf_files import random_model
 from huggingface_hub import constants
 from transformers import AutoModelForCausalLM
 
-from eet_demo import fetch
 from eet_demo.errors import SourceError, UnsupportedError
-from eet_demo.hub import PROBE_SECONDS, Hub, check_config
+from eet_demo.models import fetch
+from eet_demo.models.hub import PROBE_SECONDS, Hub, check_config
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eet_demo.race.metrics import figures, median, peaks, percentile, side_metrics, speedup
+from eet_demo.results.metrics import figures, median, peaks, percentile, side_metrics, speedup
 
 MS = 1_000_000
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from eet_demo import catalog
-from eet_demo.doctor import Check
 from eet_demo.errors import DeviceMissingError, UnsupportedError
+from eet_demo.machine.doctor import Check
+from eet_demo.models import catalog
 from eet_demo.records import Hardware, RaceSettings
 from eet_demo.ui.controls import weights_choices
 from eet_demo.ui.handlers import Handlers

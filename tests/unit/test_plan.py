@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from eet_demo.engine.executors.reference_executor import ReferenceLayout
+from eet_demo.engine.executors.reference.executor import ReferenceLayout
+from eet_demo.engine.families import weights_of
 from eet_demo.engine.plan import ALIGNMENT, Limits, Plan, plan_memory
 from eet_demo.engine.program import Op, build_program
 from eet_demo.engine.spec import ModelSpec
-from eet_demo.engine.weights import weights_of
 from eet_demo.errors import MemoryPlanError, UnsupportedError
 
 SPEC = ModelSpec(

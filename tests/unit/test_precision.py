@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from eet_demo.prompts import load_documents
-from eet_demo.quality import text_hash
 from eet_demo.records import RaceSettings, as_json
+from eet_demo.results.quality import text_hash
+from eet_demo.text.prompts import load_documents
 from eet_demo.ui.precision import (
     RECORDS,
     load_records,

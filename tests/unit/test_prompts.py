@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eet_demo.errors import CheckpointError, RequestError
-from eet_demo.prompts import OWN_TEXT, Document, build_prompt, load_documents, row_lengths
-from eet_demo.tokens import Tokenizer
+from eet_demo.text.prompts import OWN_TEXT, Document, build_prompt, load_documents, row_lengths
+from eet_demo.text.tokens import Tokenizer
 
 DOCUMENTS = load_documents()
 FERRY = DOCUMENTS["night-ferry"]
@@ -186,7 +186,7 @@ def test_batch_without_rows_is_refused(real: Tokenizer) -> None:
 def test_cut_through_a_character_leaves_no_broken_one(chat: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every flamingo is four ids here; most cuts go through one."""
     flock = {"flock": Document("flock", "Flock", "Birds.", ("Why?",), "🦩" * 200), FERRY.id: FERRY}
-    monkeypatch.setattr("eet_demo.prompts.load_documents", lambda: flock)
+    monkeypatch.setattr("eet_demo.text.prompts.load_documents", lambda: flock)
     for context in range(60, 80):
         row = build_prompt(chat, "flock", "", context)[0]
         assert len(row) == context

@@ -16,11 +16,12 @@ from tokenizers.decoders import ByteLevel
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
-from eet_demo import cli, quality_command
+from eet_demo.commands import cli
+from eet_demo.commands import quality as quality_command
 from eet_demo.engine.engine import Engine
 from eet_demo.errors import NumericsError, RequestError
-from eet_demo.prompts import load_documents
-from eet_demo.quality import compare, cut, lines_of, measure_quality, score, summary, text_hash
+from eet_demo.results.quality import compare, cut, lines_of, measure_quality, score, summary, text_hash
+from eet_demo.text.prompts import load_documents
 
 
 @pytest.fixture(scope="module")

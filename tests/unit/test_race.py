@@ -15,12 +15,12 @@ import psutil
 import pytest
 
 from eet_demo.errors import CheckpointError, MemoryPlanError, RequestError, SourceError
+from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
-from eet_demo.race.runner import Race
 from eet_demo.race.setup import side_options
-from eet_demo.race.trace import Trace, validate_trace
 from eet_demo.records import RaceSettings
-from eet_demo.tokens import Tokenizer
+from eet_demo.results.trace import Trace, validate_trace
+from eet_demo.text.tokens import Tokenizer
 
 Update = dict[str, Any]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from eet_demo import catalog
 from eet_demo.errors import MemoryPlanError
-from eet_demo.race import runner
+from eet_demo.models import catalog
+from eet_demo.race import race as runner
 from eet_demo.race.fits import Residency
+from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
-from eet_demo.race.runner import Race
 from eet_demo.records import RaceSettings
 
 SCRIPTED = ("scripted:rate=400", "scripted:rate=800")

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eet_demo import catalog
 from eet_demo.engine import shapes
 from eet_demo.engine.engine import Engine
+from eet_demo.engine.families import weights_of
 from eet_demo.engine.random_weights import RandomCheckpoint
-from eet_demo.engine.weights import weights_of
 from eet_demo.errors import RequestError, UnsupportedError
+from eet_demo.models import catalog
 from eet_demo.race.bench import Bench
 from eet_demo.race.fits import stock_bytes
 from eet_demo.race.inputs import RANDOM_WEIGHTS_NOTE
 from eet_demo.race.resources import RaceResources
 from eet_demo.records import RaceSettings
-from eet_demo.sides import SideOptions
+from eet_demo.sides.side import SideOptions
 
 TINY = {
     "tiny-gpt2": shapes._gpt2(64, 2, 4, 96, 331),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eet_demo.install import torch_pin
+from tools.install import torch_pin
 
 ROOT = Path(__file__).parents[2]
 

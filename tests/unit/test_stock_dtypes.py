@@ -12,11 +12,11 @@ import pytest
 
 from eet_demo.race import background
 from eet_demo.race.background import StockDtypesMeasurement
+from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
-from eet_demo.race.runner import Race
-from eet_demo.race.stock_dtypes import StockDtypes
 from eet_demo.records import Hardware, RaceSettings
-from eet_demo.sides import SideOptions
+from eet_demo.results.stock_dtypes import StockDtypes
+from eet_demo.sides.side import SideOptions
 
 FOLDER_SETTINGS = RaceSettings("smollm2-135m", context=64, new_tokens=6)
 
@@ -84,7 +84,7 @@ def scripted_stock(monkeypatch: pytest.MonkeyPatch, race_resources: RaceResource
         return SideOptions(f"scripted:rate={rate}", "", "cpu", settings.dtype, "dense", 1, 1, 200)
 
     monkeypatch.setattr("eet_demo.race.bench.side_options", play)
-    monkeypatch.setattr("eet_demo.race.runner.side_options", play)
+    monkeypatch.setattr("eet_demo.race.race.side_options", play)
     monkeypatch.setattr(background, "QUIET_S", 0.2)
     race_resources.stock_dtypes = known
     return race_resources

@@ -13,7 +13,7 @@ from sentencepieces import sentencepiece
 from transformers import AutoTokenizer
 
 from eet_demo.errors import CheckpointError, UnsupportedError
-from eet_demo.tokens import Tokenizer, byte_alphabet, clean
+from eet_demo.text.tokens import Tokenizer, byte_alphabet, clean
 
 ODD = ["🙂", "👩‍👩‍👧", "🇩🇪", "שלום", "مرحبا", "e\u0301", "\0", "\u202e", "\u200b", "\ufeff", "日本"]
 

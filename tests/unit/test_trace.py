@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eet_demo.errors import TraceError
-from eet_demo.race.trace import load_schema, load_trace, parse_trace, save_trace, validate_trace
+from eet_demo.results.trace import load_schema, load_trace, parse_trace, save_trace, validate_trace
 
 SAMPLE_PATH = Path(__file__).parents[1] / "fixtures" / "sample.trace.json"
 SAMPLE: dict[str, Any] = json.loads(SAMPLE_PATH.read_text(encoding="utf-8"))

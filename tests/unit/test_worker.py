@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from eet_demo.errors import WorkerError
-from eet_demo.race.handle import PROJECT_ROOT, WorkerHandle
-from eet_demo.race.pool import WorkerPool
 from eet_demo.records import as_json
-from eet_demo.sides import SideOptions
+from eet_demo.sides.side import SideOptions
+from eet_demo.worker.handle import PROJECT_ROOT, WorkerHandle
+from eet_demo.worker.pool import WorkerPool
 
 PATIENCE_S = 20
 
@@ -105,7 +105,7 @@ def test_worker_prints_of_libraries_do_not_disturb_the_events(start: Callable[[s
         "    print('noise on stdout'); import os; os.write(1, b'raw noise\\n')\n"
         "    return load(self)\n"
         "ScriptedSide.load = noisy\n"
-        "from eet_demo.race.worker import main; main()\n"
+        "from eet_demo.worker.process import main; main()\n"
     )
     commands = [{"cmd": "import", "options": as_json(options())}, {"cmd": "load"}, {"cmd": "close"}]
     done = subprocess.run(
@@ -185,7 +185,7 @@ def test_worker_ends_when_its_parent_dies_even_while_it_is_deaf() -> None:
         "import json, sys, time\n"
         "sys.path.insert(0, 'tests/unit')\n"
         "from test_worker import options, run_command, until\n"
-        "from eet_demo.race.handle import WorkerHandle\n"
+        "from eet_demo.worker.handle import WorkerHandle\n"
         "handle = WorkerHandle(options('deaf=on,prefill_s=60'))\n"
         "handle.load(); until(handle, 'loaded'); handle.send(run_command(5)); until(handle, 'started')\n"
         "print(handle.pid, flush=True); time.sleep(60)\n"
@@ -232,7 +232,7 @@ def test_pool_starts_workers_at_full_priority_from_a_thread_that_is_nice() -> No
     pool = WorkerPool()
     script = (
         "import os\n"
-        "from eet_demo.race.pool import WorkerPool\n"
+        "from eet_demo.worker.pool import WorkerPool\n"
         "import sys; sys.path.insert(0, 'tests/unit')\n"
         "from test_worker import options\n"
         "pool = WorkerPool(); before = os.getpriority(os.PRIO_PROCESS, 0); os.nice(5)\n"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from cpu_harness import THREADS, Array, Rig, assert_accurate, llama, rig, step_of
 
-from eet_demo.engine.executors import Step, reference
+from eet_demo.engine.executors import Step
+from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.engine.spec import ModelSpec
 
 SPECS: dict[str, ModelSpec] = {

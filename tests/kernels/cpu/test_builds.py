@@ -11,9 +11,9 @@ from cpu_harness import Rig, assert_accurate, gpt2, llama, step_of
 from eet_demo.engine.blocks import WeightFormat
 from eet_demo.engine.executors import Executor
 from eet_demo.engine.executors.cpu.layout import DenseType
-from eet_demo.engine.executors.reference_executor import ReferenceExecutor, ReferenceLayout
+from eet_demo.engine.executors.reference.executor import ReferenceExecutor, ReferenceLayout
 from eet_demo.engine.plan import Limits, plan_memory
-from eet_demo.hardware import cpu_features
+from eet_demo.machine.hardware import cpu_features
 
 SPECS = {
     "llama": llama(80, 5, 1, 24, intermediate_size=88, vocab_size=1009),

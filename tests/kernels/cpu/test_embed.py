@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cpu_harness import THREADS, assert_accurate, gpt2, llama, rig, step_of
 
-from eet_demo.engine.executors import reference
+from eet_demo.engine.executors.reference import kernels as reference
 
 
 @pytest.mark.parametrize("rows", [1, 3, 17, 200])

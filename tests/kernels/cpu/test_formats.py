@@ -7,14 +7,14 @@ import pytest
 from cpu_harness import THREADS, Array, RandomCheckpoint, Rig, assert_accurate, gpt2, llama, rig, step_of
 
 from eet_demo.engine.blocks import WeightFormat
-from eet_demo.engine.executors import reference
 from eet_demo.engine.executors.cpu.executor import CpuExecutor, rounded
 from eet_demo.engine.executors.cpu.layout import CpuLayout, DenseType
+from eet_demo.engine.executors.reference import kernels as reference
+from eet_demo.engine.families import weights_of
 from eet_demo.engine.plan import Limits, plan_memory
 from eet_demo.engine.program import build_program
-from eet_demo.engine.weights import weights_of
 from eet_demo.errors import NumericsError, UnsupportedError
-from eet_demo.hardware import cpu_features
+from eet_demo.machine.hardware import cpu_features
 from eet_demo.records import EngineOptions
 
 FORMATS: tuple[WeightFormat, ...] = ("q8_0", "q4_0", "q4_1")

@@ -7,8 +7,8 @@ import pytest
 from cpu_harness import gpt2, llama
 
 from eet_demo.engine.executors.cpu.layout import PANEL, CpuLayout, destinations, packed_rows
+from eet_demo.engine.families import weights_of
 from eet_demo.engine.spec import ModelSpec
-from eet_demo.engine.weights import weights_of
 
 SPECS = {
     "llama": llama(),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cpu_harness import THREADS, Array, Rig, assert_accurate, llama, rig, step_of
 
-from eet_demo.engine.executors import reference
+from eet_demo.engine.executors.reference import kernels as reference
 
 SPECS = {
     "rms-64": llama(family="olmo2", norm_placement="post"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cpu_harness import THREADS, Array, Rig, assert_accurate, gpt2, llama, rig, step_of
 
-from eet_demo.engine.executors import reference
+from eet_demo.engine.executors.reference import kernels as reference
 
 SPECS = {
     "llama-tied": llama(576, 9, 3, 64),

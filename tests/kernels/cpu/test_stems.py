@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from eet_demo.engine.executors import reference
 from eet_demo.engine.executors.cpu.compiler import SOURCES
 from eet_demo.engine.executors.cpu.lowering import Lowering
 from eet_demo.engine.executors.cpu.records import ACTIVATIONS, FORMATS, NORMS, STEMS
+from eet_demo.engine.executors.reference import kernels as reference
 
 TESTS = Path(__file__).parent
 HEADER = ("in: ", "out: ", "items: ")

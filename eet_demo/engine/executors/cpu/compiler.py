@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eet_demo.errors import KernelCompileError
-from eet_demo.hardware import cpu_features, cpu_name
+from eet_demo.machine.hardware import cpu_features, cpu_name
+from eet_demo.paths import KERNELS
 
-SOURCES = Path(__file__).parents[4] / "kernels" / "cpu"
+SOURCES = KERNELS / "cpu"
 DEFAULT_CACHE = Path.home() / ".cache" / "eet-demo" / "cpu"
 
 FLAGS = (

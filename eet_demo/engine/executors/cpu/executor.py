@@ -21,12 +21,13 @@ from eet_demo.engine.executors.cpu.compiler import DEFAULT_CACHE, library
 from eet_demo.engine.executors.cpu.layout import CpuLayout, DenseType, destinations
 from eet_demo.engine.executors.cpu.lowering import Constants, Lowering, lower_model
 from eet_demo.engine.executors.host_arena import HostArena
+from eet_demo.engine.families import weights_of
 from eet_demo.engine.passes import decode_on_host
 from eet_demo.engine.plan import Plan
 from eet_demo.engine.sampling import check_drawn
-from eet_demo.engine.weights import Weight, weights_of
+from eet_demo.engine.weights import Weight
 from eet_demo.errors import NumericsError, UnsupportedError
-from eet_demo.hardware import usable_cores
+from eet_demo.machine.hardware import usable_cores
 from eet_demo.records import EngineOptions, Sampling
 
 __all__ = ["CpuExecutor", "CpuLayout"]

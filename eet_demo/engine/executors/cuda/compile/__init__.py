@@ -1,0 +1,1 @@
+"""From CUDA sources to loaded kernels: NVRTC, cubins, the driver."""

@@ -1,0 +1,1 @@
+"""The launchers: one module for each kernel of kernels/cuda, under the same name."""

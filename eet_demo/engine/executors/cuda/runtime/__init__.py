@@ -1,0 +1,1 @@
+"""The executor itself: its arena, and how ops become launches."""

@@ -1,0 +1,216 @@
+"""The two devices behind one executor: a GPU through torch and CuPy, and the simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+
+from eet_demo.engine.executors.cuda.arrays import DType
+from eet_demo.engine.executors.cuda.compile.cubins import CUBINS
+from eet_demo.engine.executors.cuda.compile.cupy_launcher import CupyLauncher, import_cupy
+from eet_demo.engine.executors.cuda.compile.launch import Instance
+from eet_demo.engine.executors.cuda.runtime.arena import TORCH_DTYPE
+from eet_demo.engine.executors.cuda.runtime.queue import Queue
+from eet_demo.engine.executors.sim.launcher import SimLauncher
+from eet_demo.errors import KernelFaultError, MemoryPlanError, UnsupportedError
+from eet_demo.records import EngineOptions
+
+OLDEST_CAPABILITY = 75
+BFLOAT16_CAPABILITY = 80
+SIMULATED_PROCESSORS = 4
+"""Few enough that a block is seldom idle, enough that attention is split."""
+
+BANDWIDTH_PASSES = 10
+
+Replay = Callable[[], object]
+
+
+class Device(Protocol):
+    """What the executor needs of a device beside its launches.
+
+    Args:
+        queue: takes all work.
+        processors: multiprocessors.
+        capability: 90 for sm_90; None on the simulator.
+    """
+
+    queue: Queue
+    processors: int
+    capability: int | None
+
+    def prepare(self, instances: Iterable[Instance]) -> None:
+        """Told of every kernel that may be launched, before any is."""
+
+    def allocate(self, nbytes: int) -> torch.Tensor:
+        """uint8 (nbytes,) of device memory, unwritten."""
+
+    def ring(self, words: int) -> torch.Tensor:
+        """int32 (words,) of host memory that kernels can write while the host reads, zeroed."""
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Inside, work goes to this device's own stream, whatever thread is running."""
+
+    def capture(self, work: Callable[[], None]) -> Replay:
+        """`work` as one graph. It may be run once beforehand, so it must do no harm."""
+
+    def check(self) -> None:
+        """Raises KernelFaultError when something enqueued so far has failed."""
+
+    def synchronise(self) -> None:
+        """Returns when all work is done; raises KernelFaultError when some of it failed."""
+
+    def read_bandwidth_gb_s(self, memory: torch.Tensor) -> float | None:
+        """1e9 bytes a second, streaming through `memory`; None where that says nothing."""
+
+
+class SimDevice:
+    """The simulator: work is done when it is launched, and a graph is a list that is run again."""
+
+    capability = None
+    processors = SIMULATED_PROCESSORS
+
+    def __init__(self, options: EngineOptions) -> None:
+        """Raises KernelCompileError where the simulator cannot run."""
+        self.queue = Queue(SimLauncher(defines=_defines(options)))
+
+    def prepare(self, instances: Iterable[Instance]) -> None:
+        """Nothing: each is built when it is first launched, and most never are."""
+
+    def allocate(self, nbytes: int) -> torch.Tensor:
+        return torch.empty(nbytes, dtype=torch.uint8)
+
+    def ring(self, words: int) -> torch.Tensor:
+        return torch.zeros(words, dtype=torch.int32)
+
+    def active(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def capture(self, work: Callable[[], None]) -> Replay:
+        with self.queue.recording() as recording:
+            work()
+        return recording.replay
+
+    def check(self) -> None:
+        """A fault was raised where it happened."""
+
+    def synchronise(self) -> None:
+        """Nothing is ever under way."""
+
+    def read_bandwidth_gb_s(self, memory: torch.Tensor) -> float | None:
+        return None
+
+
+class CudaDevice:
+    """The current GPU. torch owns memory, streams and graphs; CuPy compiles kernels and launches them."""
+
+    def __init__(self, dtype: DType, options: EngineOptions) -> None:
+        """Raises UnsupportedError without CuPy, a driver, or a GPU that is new enough."""
+        require_gpu()
+        launcher = CupyLauncher(
+            lambda: int(torch.cuda.current_stream().cuda_stream),
+            cubins=CUBINS,
+            overlap=options.pdl,
+            defines=_defines(options),
+        )
+        self.capability = launcher.capability
+        check_capability(self.capability, dtype)
+        self._dtype = TORCH_DTYPE[dtype]
+        self.queue = Queue(launcher, wait_after_launch=options.debug)
+        self.processors = int(torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count)
+        self._stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    def prepare(self, instances: Iterable[Instance]) -> None:
+        """Compiles them or loads them from the kernel cache, and lets cuBLAS take its workspace: no step waits."""
+        self.queue.prepare(instances)
+        with self.active():
+            small = torch.ones(16, 16, dtype=self._dtype, device="cuda")
+            torch.mm(small, small)
+
+    def allocate(self, nbytes: int) -> torch.Tensor:
+        try:
+            return torch.empty(nbytes, dtype=torch.uint8, device="cuda")
+        except torch.OutOfMemoryError as error:
+            free, total = torch.cuda.mem_get_info()
+            raise MemoryPlanError(
+                f"the plan of {nbytes:,} bytes could not be allocated: {free:,} of the GPU's {total:,} bytes are free "
+                f"({str(error).splitlines()[0]}). Choose a smaller model, context or batch."
+            ) from None
+
+    def ring(self, words: int) -> torch.Tensor:
+        return torch.zeros(words, dtype=torch.int32, pin_memory=True)
+
+    def active(self) -> AbstractContextManager[Any]:
+        context: AbstractContextManager[Any] = torch.cuda.stream(self._stream)
+        return context
+
+    def capture(self, work: Callable[[], None]) -> Replay:
+        work()  # modules load at their first launch, cuBLAS allocates at its first GEMM: neither may in a capture
+        torch.cuda.current_stream().synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            work()
+        return graph.replay
+
+    def check(self) -> None:
+        self._guarded(self._stream.query)
+
+    def synchronise(self) -> None:
+        self._guarded(self._stream.synchronize)
+
+    def read_bandwidth_gb_s(self, memory: torch.Tensor) -> float | None:
+        """The best of a few sums over the whole of it, by the GPU's own clock."""
+        words = memory[: memory.numel() // 4 * 4].view(torch.float32)
+        best = float("inf")
+        with self.active():
+            for _ in range(BANDWIDTH_PASSES):
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+                start.record()
+                torch.sum(words)
+                end.record()
+                end.synchronize()
+                best = min(best, start.elapsed_time(end))
+        return 4 * words.numel() / best / 1e6
+
+    def _guarded(self, wait: Callable[[], object]) -> None:
+        """An error on a GPU surfaces at the next call, whatever that is, and ends the process's use of it."""
+        try:
+            wait()
+        except RuntimeError as error:
+            recent = ", ".join(self.queue.recent)
+            raise KernelFaultError(
+                f"a kernel failed on the GPU ({str(error).splitlines()[0]}); last launched: {recent}. "
+                "The option debug=on waits after every launch and names it"
+            ) from None
+
+
+def require_gpu() -> None:
+    """Raises UnsupportedError naming what is missing: CuPy, a driver, a GPU, or a torch built for CUDA."""
+    import_cupy()
+    if not torch.cuda.is_available():
+        raise UnsupportedError(
+            f"device 'cuda' needs a torch that was built for CUDA and for this driver; this is {torch.__version__} "
+            f"(CUDA {torch.version.cuda})"
+        )
+
+
+def free_memory_bytes() -> int:
+    """Free memory of the current GPU. Raises UnsupportedError where there is none."""
+    require_gpu()
+    return int(torch.cuda.mem_get_info()[0])
+
+
+def check_capability(capability: int, dtype: DType) -> None:
+    """Raises UnsupportedError for a GPU that is too old, or too old for `dtype`."""
+    if capability < OLDEST_CAPABILITY:
+        raise UnsupportedError(
+            f"this GPU is sm_{capability}; sm_{OLDEST_CAPABILITY} (Turing) and later are supported: use device='cpu'"
+        )
+    if dtype == "bfloat16" and capability < BFLOAT16_CAPABILITY:
+        raise UnsupportedError(f"bfloat16 needs sm_80 or later; this GPU is sm_{capability}: use float16 or float32")
+
+
+def _defines(options: EngineOptions) -> tuple[str, ...]:
+    return () if options.prefetch else ("NO_PREFETCH",)

@@ -1,0 +1,1 @@
+"""The reference executor: NumPy, written to be read; the twin that every other executor is tested against."""

@@ -1,0 +1,1 @@
+"""The simulator: the CUDA executor with another launcher, each thread a fiber on the CPU."""

@@ -1,0 +1,251 @@
+"""What this machine can run, and why not: each check with what was found and a one-line remedy."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from eet_demo.errors import KernelCompileError
+from eet_demo.machine import hardware
+from eet_demo.models import catalog
+from eet_demo.models.hub import PROBE_SECONDS, Hub
+from eet_demo.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DEFAULT_MODEL = "smollm2-135m"
+PYTHONS = ((3, 11), (3, 12))
+NEEDED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "gguf", "gradio", "jsonschema")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CUPY_DRIVERS = {"cupy-cuda13x": 580, "cupy-cuda12x": 525}
+"""Oldest driver of each CuPy build (https://docs.nvidia.com/cuda/cuda-toolkit-release-notes, "CUDA Driver")."""
+
+OLDEST_CAPABILITY = 75
+"""Oldest GPU whose kernels there are, as the executor has it (sm_75, Turing)."""
+
+_GIB = 2**30
+_RACE_BYTES = 3 * _GIB  # both sides of the default model in float32 at a few thousand ids, and their processes
+
+State = Literal["yes", "no", "slow", "unneeded"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report. `state`: yes, no, slow (it runs, but below what it could), unneeded (an extra)."""
+
+    name: str
+    purpose: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Every check, the ones that everything needs first. Asks the network for at most PROBE_SECONDS, or not at all."""
+    hub = Hub(enabled=not settings.hub_offline)
+    hub.start()  # answers while the rest is looked at
+    compiler, gpu, cupy, torch = _compiler(), _gpu(settings), _cupy(), _torch()
+    checks = [
+        _python(),
+        _packages(),
+        compiler,
+        _cpu(settings),
+        _memory(settings),
+        _model(settings),
+        _disk(settings),
+        gpu,
+        cupy,
+        torch,
+        _device("device cpu", "races on the processor", [compiler]),
+        _device("device cuda", "races on the GPU", [gpu, cupy, torch]),
+        _device("device sim", "the GPU's kernels without a GPU", [compiler]),
+        _browser(),
+    ]
+    return [*checks, _hub(hub)]
+
+
+def _device(name: str, purpose: str, needs: Iterable[Check]) -> Check:
+    """A device runs when all it needs is there; else the first thing that is missing, with its remedy."""
+    missing = next((check for check in needs if check.state != "yes"), None)
+    if missing is None:
+        return Check(name, purpose, "yes", "can run")
+    return Check(name, purpose, "unneeded", f"{missing.name}: {missing.found}", missing.remedy)
+
+
+def can_race(checks: Iterable[Check]) -> bool:
+    """Whether the default race runs: nothing that it needs is missing. A model that is still to be fetched may be."""
+    return all(check.state != "no" or check.purpose == "more models" for check in checks)
+
+
+def _python() -> Check:
+    found = platform.python_version()
+    if sys.version_info[:2] in PYTHONS:
+        return Check("Python", "everything", "yes", found)
+    return Check("Python", "everything", "no", found, "Install Python 3.12 and run: make PYTHON=python3.12 setup")
+
+
+def _packages() -> Check:
+    versions = {name: _version(name) for name in NEEDED}
+    if missing := [name for name, version in versions.items() if version is None]:
+        return Check("packages", "everything", "no", f"missing: {', '.join(missing)}", "Run: make setup")
+    shown = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "gradio"))
+    return Check("packages", "everything", "yes", shown)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _compiler() -> Check:
+    from eet_demo.engine.executors.cpu.compiler import find_compiler
+
+    try:
+        return Check("C++ compiler", "the engine on a CPU", "yes", find_compiler())
+    except KernelCompileError as error:
+        return Check("C++ compiler", "the engine on a CPU", "no", "none", error.remedy)
+
+
+def _cpu(settings: Settings) -> Check:
+    features = hardware.cpu_features()
+    known = ("avx512f", "avx512_vnni", "avx_vnni", "avx2", "fma", "f16c", "asimd", "i8mm")
+    wide = [name for name in known if name in features]
+    found = (
+        f"{hardware.cpu_name()}, {hardware.usable_cores(settings.threads)} cores, {' '.join(wide) or 'no vector units'}"
+    )
+    if {"avx2", "fma"} <= features or "asimd" in features:
+        return Check("processor", "speed", "yes", found)
+    return Check(
+        "processor", "speed", "slow", found, "It runs, slowly: kernels are fast with AVX2 and FMA, or on ARM64."
+    )
+
+
+def _memory(settings: Settings) -> Check:
+    available = hardware.available_memory_bytes(settings.memory_limit)
+    found = f"{available / _GIB:.1f} GiB available"
+    if available >= _RACE_BYTES:
+        return Check("memory", "the default model", "yes", found)
+    remedy = f"Close other programs, or raise the container's limit, to {_RACE_BYTES // _GIB} GiB."
+    return Check("memory", "the default model", "slow", found, remedy)
+
+
+def _model(settings: Settings) -> Check:
+    folder = catalog.local_folder(DEFAULT_MODEL, settings.models_dir)
+    if folder is not None:
+        return Check("default model", "the default race", "yes", str(folder))
+    return Check(
+        "default model", "the default race", "no", "not here", f"Run: python -m eet_demo fetch {DEFAULT_MODEL}"
+    )
+
+
+def _disk(settings: Settings) -> Check:
+    folder = settings.models_dir
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    entry = catalog.find(DEFAULT_MODEL)
+    here = catalog.local_folder(DEFAULT_MODEL, settings.models_dir) is not None
+    found = f"{free / _GIB:.1f} GiB free for {settings.models_dir}"
+    if here or free >= 5 * entry.parameters:
+        return Check("disk", "models", "yes", found)
+    return Check("disk", "models", "no", found, "Free a GiB, or set EET_DEMO_MODELS_DIR to a larger disk.")
+
+
+def _gpu(settings: Settings) -> Check:
+    machine = hardware.read_hardware()
+    purpose = "the engine on a GPU"
+    if machine.gpu is None:
+        remedy = "Races run on the CPU. With an NVIDIA GPU, install its driver."
+        return Check("GPU", purpose, "unneeded", "no NVIDIA driver or device", remedy)
+    found = f"{machine.gpu}, {(machine.gpu_memory_bytes or 0) / _GIB:.0f} GiB, driver {machine.driver}"
+    if settings.cuda_visible_devices in ("", "-1"):
+        return Check("GPU", purpose, "unneeded", f"{found}, hidden", "Unset CUDA_VISIBLE_DEVICES.")
+    capability = hardware.gpu_capability()
+    if capability is not None and capability < OLDEST_CAPABILITY:
+        remedy = f"Kernels need sm_{OLDEST_CAPABILITY} (Turing, 2018) or later: races run on the CPU."
+        return Check("GPU", purpose, "unneeded", f"{found}, sm_{capability} is too old", remedy)
+    return Check("GPU", purpose, "yes", found)
+
+
+def _cupy() -> Check:
+    driver = hardware.read_hardware().driver
+    installed = next((name for name in CUPY_DRIVERS if _version(name)), None)
+    found = f"{installed} {_version(installed)}" if installed else "none"
+    if driver is None:
+        return Check("CuPy", "the engine on a GPU", "unneeded", found, "Only of use with an NVIDIA GPU.")
+    major = int(driver.split(".")[0])
+    fitting = next((name for name, oldest in CUPY_DRIVERS.items() if major >= oldest), None)
+    if fitting is None:
+        return Check("CuPy", "the engine on a GPU", "unneeded", found, "Update the NVIDIA driver to 525 or newer.")
+    if installed and major >= CUPY_DRIVERS[installed]:
+        return Check("CuPy", "the engine on a GPU", "yes", found)
+    return Check("CuPy", "the engine on a GPU", "unneeded", found, f"Driver {driver} wants: pip install {fitting}")
+
+
+def _torch() -> Check:
+    """Whether torch was built for CUDA, read from its version file: importing it takes seconds and 300 MB."""
+    version = _version("torch")
+    if version is None:
+        return Check("torch for CUDA", "the engine on a GPU", "unneeded", "no torch", "Run: make setup")
+    spec = importlib.util.find_spec("torch")
+    folder = Path(next(iter((spec and spec.submodule_search_locations) or []), ""))
+    built = re.search(r"^cuda\b[^=]*= *'([\d.]+)'", _text(folder / "version.py"), re.MULTILINE)
+    if built is None:
+        remedy = "With an NVIDIA GPU: pip install --force-reinstall torch, of a build for CUDA."
+        return Check("torch for CUDA", "the engine on a GPU", "unneeded", f"torch {version}, for CPU alone", remedy)
+    return Check("torch for CUDA", "the engine on a GPU", "yes", f"torch {version}, CUDA {built.group(1)}")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _browser() -> Check:
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path:
+        return Check("Chromium", "browser tests", "yes", path)
+    return Check(
+        "Chromium", "browser tests", "unneeded", "none", "Tests skip the page; Debian: apt-get install chromium"
+    )
+
+
+def _hub(hub: Hub) -> Check:
+    if not hub.enabled:
+        return Check("Hugging Face Hub", "more models", "unneeded", "switched off", "Unset EET_DEMO_HUB_OFFLINE.")
+    deadline = time.monotonic() + PROBE_SECONDS
+    while hub.reachable is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if hub.reachable:
+        return Check("Hugging Face Hub", "more models", "yes", "reachable")
+    return Check("Hugging Face Hub", "more models", "unneeded", "not reachable", "The default model does not need it.")
+
+
+def table(checks: Iterable[Check]) -> Table:
+    """The report for a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    marks = {"yes": ("yes", "green"), "no": ("NO", "bold red"), "slow": ("slow", "yellow"), "unneeded": ("-", "dim")}
+    view = Table(box=None, pad_edge=False, show_edge=False)
+    for heading in ("", "", "for", "found"):
+        view.add_column(heading, overflow="fold")
+    for check in checks:
+        mark, style = marks[check.state]
+        found = Text(check.found) if check.state == "yes" else Text.assemble(check.found, (f"\n{check.remedy}", style))
+        view.add_row(Text(mark, style), check.name, check.purpose, found)
+    return view

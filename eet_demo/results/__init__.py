@@ -1,0 +1,1 @@
+"""What a race leaves: the trace, and every figure computed from it."""

@@ -1,0 +1,1 @@
+"""Text and tokens: the tokenizer, chat templates, and the documents a race reads."""

@@ -1,0 +1,1 @@
+"""A process for each side, and both ends of the pipe between it and the race."""

@@ -1,0 +1,87 @@
+"""Workers that stay between races: the same side with the same options keeps its weights in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+
+from eet_demo.sides.names import parse_side
+from eet_demo.sides.side import SideOptions
+from eet_demo.worker.handle import WorkerHandle
+
+
+class WorkerPool:
+    """Worker processes by what they are. Thread-safe; one race uses it at a time.
+
+    Processes are started by a thread as old as the pool: on Linux niceness belongs to a thread and is inherited, so a
+    web server that makes itself nice after it has made its pool keeps its workers at full priority.
+    """
+
+    def __init__(self) -> None:
+        self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="worker starter")
+        self._starter.submit(int).result()  # the thread exists from here on
+        self._handles: list[WorkerHandle] = []
+        self._lock = threading.Lock()
+
+    def has(self, options: SideOptions) -> bool:
+        """Whether there is a live worker of these options, taken or not."""
+        with self._lock:
+            return any(handle.alive and same_worker(handle.options, options) for handle in self._handles)
+
+    def acquire(self, options: SideOptions) -> WorkerHandle:
+        """Takes a worker of these options: a resident one, or a fresh process that begins to import its libraries."""
+        with self._lock:
+            free = (handle for handle in self._handles if handle.alive and not handle.busy and not handle.taken)
+            handle = next((handle for handle in free if same_worker(handle.options, options)), None)
+            if handle is None:
+                handle = self._starter.submit(WorkerHandle, options).result()
+                self._handles.append(handle)
+            handle.taken = True
+            return handle
+
+    def replace(self, handle: WorkerHandle) -> None:
+        """Kills a worker that does not answer and starts a fresh one that loads meanwhile, for the next race."""
+        handle.kill()
+        self._forget(handle)
+        self.preload(handle.options)
+
+    def preload(self, options: SideOptions) -> None:
+        """Begins to load a worker of these options for a race to come; nobody has taken it yet."""
+        handle = self.acquire(options)
+        handle.load()
+        handle.taken = False
+
+    def end(self, handle: WorkerHandle) -> None:
+        """Ends a worker and gives its memory back."""
+        handle.end()
+        self._forget(handle)
+
+    def retain(self, wanted: Collection[SideOptions]) -> None:
+        """Ends every worker that is dead, busy with something nobody waits for, or not one of `wanted`."""
+        with self._lock:
+            surplus = [
+                handle
+                for handle in self._handles
+                if not handle.alive
+                or handle.busy
+                or not any(same_worker(handle.options, options) for options in wanted)
+            ]
+        for handle in surplus:
+            self.end(handle)
+
+    def close(self) -> None:
+        """Ends every worker."""
+        self.retain(())
+
+    def _forget(self, handle: WorkerHandle) -> None:
+        with self._lock:
+            self._handles = [kept for kept in self._handles if kept is not handle]
+
+
+def same_worker(one: SideOptions, other: SideOptions) -> bool:
+    """Whether a worker loaded for one also serves the other: stock allocates by the run, others when they load."""
+    if parse_side(one.side).kind in ("stock", "stock-eager"):
+        other = dataclasses.replace(other, max_batch=one.max_batch, max_context=one.max_context)
+    return one == other

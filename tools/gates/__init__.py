@@ -1,0 +1,1 @@
+"""Compile gates: every kernel instance for every architecture, without a GPU."""
