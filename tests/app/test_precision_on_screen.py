@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 from screen import OpenPage, ScriptedPage, lane, number, press_race, race_to_end, wait_end, wait_state
 
 from eet_demo.models import catalog
+from eet_demo.race import fetching
 from eet_demo.race import race as runner
 from eet_demo.race.fits import Residency
 from eet_demo.results.trace import load_trace
@@ -101,7 +102,7 @@ def test_stop_during_a_download_ends_quietly(
         return tmp_path
 
     monkeypatch.setattr(catalog, "local_folder", lambda model, models_dir: None)
-    monkeypatch.setattr(catalog, "resolve", fetch)
+    monkeypatch.setattr(fetching, "resolve", fetch)
     page = open_page()
     press_race(page)
     expect(lane(page, 0).locator(".eet-phase")).to_contain_text("downloading 25 %")

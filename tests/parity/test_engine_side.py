@@ -15,6 +15,7 @@ from checkpoints import make_checkpoint
 
 from eet_demo import Engine, Sampling
 from eet_demo.errors import RequestError, UnsupportedError
+from eet_demo.paths import IMPORT_ROOT
 from eet_demo.race import fits
 from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
@@ -22,7 +23,6 @@ from eet_demo.records import RaceSettings, as_json
 from eet_demo.results.trace import validate_trace
 from eet_demo.sides.engine import EngineSide, engine_options, planned_bytes
 from eet_demo.sides.side import RunRequest, SideOptions, StopRun
-from eet_demo.worker.handle import PROJECT_ROOT
 
 PROMPTS = ((17, 5, 93, 200, 41, 8, 77), (4,), (9, 300, 12))
 
@@ -171,7 +171,7 @@ def test_engine_side_refuses_what_the_executor_lacks(folder: Path) -> None:
 def test_engine_worker_on_cpu_imports_neither_torch_nor_the_page(folder: Path) -> None:
     script = (
         "import sys\n"
-        "from eet_demo.race import worker\n"
+        "from eet_demo.worker import process as worker\n"
         "main = worker.Worker.close\n"
         "def close(self):\n"
         "    main(self)\n"
@@ -187,7 +187,7 @@ def test_engine_worker_on_cpu_imports_neither_torch_nor_the_page(folder: Path) -
         input="".join(json.dumps(command) + "\n" for command in commands),
         capture_output=True,
         text=True,
-        cwd=PROJECT_ROOT,
+        cwd=IMPORT_ROOT,
         timeout=60,
     )
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()][-2:] == ["finished", "closed"], done.stderr

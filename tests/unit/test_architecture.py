@@ -161,7 +161,8 @@ def test_gpu_host_needs_no_absent_package() -> None:
     walk = (
         "import importlib, pathlib; "
         "[importlib.import_module(str(p.relative_to('.').with_suffix('')).replace('/', '.')) "
-        "for layer in ('engine', 'sides', 'results', 'worker', 'race') for p in sorted(pathlib.Path('eet_demo', layer).rglob('*.py')) "
+        "for room in ('engine', 'sides', 'results', 'worker', 'race') "
+        "for p in sorted(pathlib.Path('eet_demo', room).rglob('*.py')) "
         "if p.name != '__main__.py']"
     )
     assert "torch" in loaded_after(f"{blocked}; {walk}")

@@ -233,7 +233,7 @@ def test_two_at_once_fetch_once(models: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.usefixtures("offer", "quick_pip")
 def test_lock_of_a_killed_process_is_free(models: Path) -> None:
     code = (
-        "import pathlib, sys, time; from eet_demo import fetch\n"
+        "import pathlib, sys, time; from eet_demo.models import fetch\n"
         "with fetch._lock(pathlib.Path(sys.argv[1]), 'tiny', fetch.ignore_progress):\n"
         "    print('held', flush=True); time.sleep(60)"
     )

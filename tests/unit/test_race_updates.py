@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from eet_demo.errors import MemoryPlanError
-from eet_demo.models import catalog
+from eet_demo.race import fetching
 from eet_demo.race import race as runner
 from eet_demo.race.fits import Residency
 from eet_demo.race.race import Race
@@ -55,7 +55,7 @@ def test_stop_during_a_download_ends_quietly(
         fetched.wait(20)
         return tmp_path
 
-    monkeypatch.setattr(catalog, "resolve", fetch)
+    monkeypatch.setattr(fetching, "resolve", fetch)
     race_resources.models_dir = tmp_path
     race = race_of(race_resources, model="gpt2")
     said = []

@@ -13,6 +13,7 @@ from eet_demo.engine.families import weights_of
 from eet_demo.engine.random_weights import RandomCheckpoint
 from eet_demo.errors import RequestError, UnsupportedError
 from eet_demo.models import catalog
+from eet_demo.models.resolve import resolve
 from eet_demo.race.bench import Bench
 from eet_demo.race.fits import stock_bytes
 from eet_demo.race.inputs import RANDOM_WEIGHTS_NOTE
@@ -75,7 +76,7 @@ def test_unknown_shape_is_refused_with_those_there_are() -> None:
 
 
 def test_shape_resolves_to_itself(tmp_path: Path) -> None:
-    assert catalog.resolve("shape:gpt2", tmp_path, hub_enabled=False) == Path("shape:gpt2")
+    assert resolve("shape:gpt2", tmp_path, hub_enabled=False) == Path("shape:gpt2")
     assert catalog.local_folder("shape:gpt2", tmp_path) == Path("shape:gpt2")
 
 

@@ -15,9 +15,10 @@ import psutil
 import pytest
 
 from eet_demo.errors import WorkerError
+from eet_demo.paths import IMPORT_ROOT
 from eet_demo.records import as_json
 from eet_demo.sides.side import SideOptions
-from eet_demo.worker.handle import PROJECT_ROOT, WorkerHandle
+from eet_demo.worker.handle import WorkerHandle
 from eet_demo.worker.pool import WorkerPool
 
 PATIENCE_S = 20
@@ -113,7 +114,7 @@ def test_worker_prints_of_libraries_do_not_disturb_the_events(start: Callable[[s
         input="".join(json.dumps(command) + "\n" for command in commands),
         capture_output=True,
         text=True,
-        cwd=PROJECT_ROOT,
+        cwd=IMPORT_ROOT,
         timeout=PATIENCE_S,
     )
     events = [json.loads(line)["event"] for line in done.stdout.splitlines()]
@@ -190,7 +191,7 @@ def test_worker_ends_when_its_parent_dies_even_while_it_is_deaf() -> None:
         "handle.load(); until(handle, 'loaded'); handle.send(run_command(5)); until(handle, 'started')\n"
         "print(handle.pid, flush=True); time.sleep(60)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=PROJECT_ROOT)
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=IMPORT_ROOT)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
     assert psutil.pid_exists(pid)
@@ -241,6 +242,6 @@ def test_pool_starts_workers_at_full_priority_from_a_thread_that_is_nice() -> No
     )
     pool.close()
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=PROJECT_ROOT, timeout=PATIENCE_S
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=IMPORT_ROOT, timeout=PATIENCE_S
     )
     assert done.stdout.strip() == "0", done.stderr

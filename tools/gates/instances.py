@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from types import ModuleType
 
+from eet_demo.engine.executors.cuda import launchers
 from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.compile.launch import Instance
 from eet_demo.engine.executors.cuda.compile.sources import CUDA_SOURCES
@@ -33,7 +34,7 @@ def stems() -> tuple[str, ...]:
 
 def launcher_of(stem: str) -> ModuleType:
     """The launcher module of a kernel; it has the kernel's name."""
-    return importlib.import_module(f"{__package__}.{stem}")
+    return importlib.import_module(f"{launchers.__name__}.{stem}")
 
 
 def model_instances(
