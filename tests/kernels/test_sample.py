@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from eet_demo.engine import sampling as definition
 from eet_demo.engine.executors.cuda.compile.launch import Launcher
 from eet_demo.engine.executors.cuda.launchers.sample import SampleState, pack_settings, sample
-from eet_demo.engine.executors.reference import many_rows as reference
+from eet_demo.engine.executors.reference import many_rows as reference_many_rows
 from eet_demo.errors import UnsupportedError
 from eet_demo.records import Sampling
 
@@ -82,7 +82,7 @@ def check_case(mode: str, seed: int) -> None:
     logits, settings = random_case(seed)
     steps, request_rows = [seed % 1000, 3], [seed % 16, 0]
     rows = Rows(launcher(mode), 2, steps=steps, request_rows=request_rows)
-    wanted = reference.sample(logits, settings, steps, request_rows)
+    wanted = reference_many_rows.sample(logits, settings, steps, request_rows)
     actual = rows.sample(logits, settings)
     assert actual == wanted, f"{mode} case {seed}: {actual}, expected {wanted}; {settings}, vocab {logits.shape[1]}"
 
@@ -131,7 +131,7 @@ def test_sample_draws_nothing_where_the_best_is_not_finite(settings: Sampling) -
     logits = np.array([*broken, [1, -inf, 2, -inf]], np.float32)
     rows = Rows(launcher("plain"), 6)
     tokens = rows.sample(logits, settings)
-    assert tokens == reference.sample(logits, settings, [0] * 6, list(range(6)))
+    assert tokens == reference_many_rows.sample(logits, settings, [0] * 6, list(range(6)))
     assert tokens[:5] == [definition.NOT_FINITE] * 5
     assert tokens[5] in (0, 2)
     assert rows.get("finished") == [1, 1, 1, 1, 1, 0]
