@@ -188,7 +188,7 @@ def test_sample_generation_advances_until_stop_tokens() -> None:
     device, settings = launcher("plain"), Sampling(1.0, seed=9)
     rows = Rows(device, 3, ring_size=2, steps=[0, 0, 0], request_rows=[2, 0, 1])
     logits = rng(7).normal(size=(5, 3, 50)).astype(np.float32)
-    wanted = [reference.sample(logits[t], settings, [t] * 3, [2, 0, 1]) for t in range(5)]
+    wanted = [reference_many_rows.sample(logits[t], settings, [t] * 3, [2, 0, 1]) for t in range(5)]
     stops = [wanted[1][0], wanted[3][2]]
     ended, expected = [False] * 3, []
     for tokens in wanted:
