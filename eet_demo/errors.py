@@ -34,6 +34,12 @@ class EngineBusyError(EetError, RuntimeError):
     remedy = "Wait until the running race has ended."
 
 
+class EngineClosedError(EetError, RuntimeError):
+    """Something was asked of an engine that has been closed."""
+
+    remedy = "Load the model again."
+
+
 class MemoryPlanError(EetError, MemoryError):
     """The plan needs more memory than there is; raised before anything is allocated, with both figures."""
 

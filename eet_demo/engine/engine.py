@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -20,17 +18,17 @@ from eet_demo.engine.passes import Cursor, decode_step, prefill_steps, without_h
 from eet_demo.engine.plan import Limits, Plan, plan_memory
 from eet_demo.engine.program import Bytes, Program, Work, build_program
 from eet_demo.engine.random_weights import RandomCheckpoint
+from eet_demo.engine.requests import check_ids, check_new_tokens, prompt_ids
 from eet_demo.engine.sampling import check_sampling
 from eet_demo.engine.shapes import config_of
 from eet_demo.engine.spec import ModelSpec
-from eet_demo.errors import EngineBusyError, RequestError
+from eet_demo.engine.stream import Door, Stream
+from eet_demo.errors import EetError, RequestError
 from eet_demo.records import EngineOptions, MemoryReport, Sampling
 
 GREEDY = Sampling()
 GUARD_BYTES = 64
 """Bytes between blocks in debug mode."""
-
-Item = TypeVar("Item")
 
 OnPrefill = Callable[[int, int], None]
 """Called after each prefill pass with the prompt tokens done and in all; may raise to cancel."""
@@ -70,7 +68,7 @@ class Engine:
         self._packed_prefill, self._checkpoint = packed_prefill, built.checkpoint
         self._executor, self._program, self._plan = executor, built.program, built.plan
         self._weight_bytes, self._element = built.weight_bytes, built.element
-        self._busy = threading.Lock()
+        self._door = Door()
 
     @classmethod
     def from_pretrained(
@@ -118,11 +116,19 @@ class Engine:
         return cls(executor, built, options.packed_prefill)
 
     def load(self) -> None:
-        """Reads the weights of an engine that was only built. Raises CheckpointError for a folder that lacks some."""
+        """Reads the weights of an engine that was only built; whatever keeps it from that also closes the engine.
+
+        Raises:
+            CheckpointError: a folder that lacks weights.
+        """
         try:
-            self._executor.load(self._checkpoint)
-        except BaseException:
-            self._executor.close()
+            with self._door.held():
+                self._executor.load(self._checkpoint)
+        except BaseException as error:
+            try:
+                self.close()
+            except EetError as closing:
+                error.add_note(f"Closing the engine failed too: {closing}")
             raise
 
     @classmethod
@@ -171,7 +177,8 @@ class Engine:
 
     def measure_bandwidth_gb_s(self) -> float | None:
         """Streaming read bandwidth of the executor's own threads or device over the weights, 1e9 bytes a second."""
-        return self._executor.measure_bandwidth_gb_s()
+        with self._door.held():
+            return self._executor.measure_bandwidth_gb_s()
 
     def generate(
         self,
@@ -199,16 +206,16 @@ class Engine:
         """The same, a step at a time; closing the iterator cancels within one step.
 
         Raises:
-            RequestError: an empty prompt, an id outside the vocabulary, max_new_tokens < 1, too many rows or tokens.
+            RequestError: an empty prompt, an id that is no whole number or outside the vocabulary, max_new_tokens < 1,
+                too many rows or tokens.
             EngineBusyError: another generation of this engine has not ended.
+            EngineClosedError: this engine was closed.
         """
-        if max_new_tokens < 1:
-            raise RequestError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
-        self._check_prompts(prompts, max_new_tokens)
+        check_new_tokens(max_new_tokens)
         check_sampling(sampling)
-        cursor = Cursor([np.asarray(prompt, np.int32) for prompt in prompts], sampling)
-        steps = self._steps(cursor, max_new_tokens, frozenset(stop_token_ids), on_prefill)
-        return Stream(steps, self._busy)
+        check_ids("stop_token_ids", stop_token_ids)
+        cursor = self._cursor(prompts, max_new_tokens, sampling)
+        return Stream(self._steps(cursor, max_new_tokens, frozenset(stop_token_ids), on_prefill), self._door)
 
     def prefill_logits(self, prompts: Sequence[Sequence[int]]) -> Float32:
         """float32 (batch, vocab_size): logits after each prompt's last token."""
@@ -223,21 +230,26 @@ class Engine:
 
         All positions, or with `last_only` the last of each prompt.
         """
-        self._check_prompts(prompts, 0)
-        cursor = Cursor([np.asarray(prompt, np.int32) for prompt in prompts], GREEDY)
-        return Stream(self._logits(cursor, last_only), self._busy)
+        return Stream(self._logits(self._cursor(prompts, 0, GREEDY), last_only), self._door)
 
     def close(self) -> None:
-        """Frees the memory; the engine is of no use afterwards. Raises EngineBusyError while a generation runs."""
-        if not self._busy.acquire(blocking=False):
-            raise EngineBusyError("the engine is generating; close the stream first")
-        self._executor.close()
+        """Frees the memory; twice is once. Afterwards every use raises EngineClosedError.
+
+        Raises:
+            EngineBusyError: a generation has not ended; close its stream first.
+        """
+        if not self._door.closed:
+            self._door.close()
+            self._executor.close()
 
     def __enter__(self) -> Engine:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _cursor(self, prompts: Sequence[Sequence[int]], new_tokens: int, sampling: Sampling) -> Cursor:
+        return Cursor(prompt_ids(prompts, new_tokens, self._plan.limits, self.spec.vocab_size), sampling)
 
     def _steps(
         self, cursor: Cursor, max_new_tokens: int, stop: frozenset[int], on_prefill: OnPrefill | None
@@ -271,57 +283,6 @@ class Engine:
                 for start in range(first, stop, group):
                     rows = np.arange(start, min(start + group, stop), dtype=np.int32)
                     yield int(step.cache_rows[b]), int(step.positions[start]), self._executor.head(rows).copy()
-
-    def _check_prompts(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
-        limits, vocab = self._plan.limits, self.spec.vocab_size
-        if not 1 <= len(prompts) <= limits.max_batch:
-            raise RequestError(f"{len(prompts)} prompts given; this engine takes 1 to {limits.max_batch} (max_batch)")
-        for row, prompt in enumerate(prompts):
-            if len(prompt) == 0:
-                raise RequestError(f"prompt {row} is empty; a prompt needs at least one token id")
-            if len(prompt) + new_tokens > limits.max_context:
-                raise RequestError(
-                    f"prompt {row} has {len(prompt)} tokens and {new_tokens} new ones are asked for; "
-                    f"together at most {limits.max_context} (max_context) fit"
-                )
-            low, high = min(prompt), max(prompt)
-            if low < 0 or high >= vocab:
-                raise RequestError(f"prompt {row} holds token id {low if low < 0 else high}; ids are 0 to {vocab - 1}")
-
-
-class Stream(Generic[Item]):
-    """An iterator that holds its engine from the request to its end; closing it, or dropping it, lets go."""
-
-    _open = False
-
-    def __init__(self, items: Generator[Item], busy: threading.Lock) -> None:
-        if not busy.acquire(blocking=False):
-            raise EngineBusyError("this engine is already generating; wait for it, or close the other stream")
-        self._items, self._busy, self._open = items, busy, True
-
-    def __iter__(self) -> Stream[Item]:
-        return self
-
-    def __next__(self) -> Item:
-        if not self._open:
-            raise StopIteration
-        try:
-            return next(self._items)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Cancels what is left; twice is once."""
-        if self._open:
-            self._open = False
-            try:
-                self._items.close()
-            finally:
-                self._busy.release()
-
-    def __del__(self) -> None:
-        self.close()
 
 
 def _build(

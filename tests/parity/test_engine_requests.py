@@ -14,7 +14,15 @@ from checkpoints import make_checkpoint
 
 from eet_demo import Engine, EngineOptions, Sampling
 from eet_demo.engine.devices import DEVICES as DEVICE_KINDS
-from eet_demo.errors import EngineBusyError, MemoryPlanError, RequestError, UnsupportedError
+from eet_demo.errors import (
+    CheckpointError,
+    EngineBusyError,
+    EngineClosedError,
+    KernelFaultError,
+    MemoryPlanError,
+    RequestError,
+    UnsupportedError,
+)
 
 DEVICES = ("reference", "cpu")
 
@@ -44,13 +52,32 @@ def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[Engine]:
         ([[1]], 0, "max_new_tokens is 0"),
         ([[1]], -3, "max_new_tokens is -3"),
         ([[1] * 30], 11, "30 tokens and 11 new"),
+        ([[1], [1, 2.5]], 1, "prompt 1 holds 2.5 at place 1, a float; token ids are whole numbers"),
+        ([[2.0]], 1, "prompt 0 holds 2.0 at place 0"),
+        ([[3, True]], 1, "prompt 0 holds True at place 1, a bool"),
+        ([np.array([1.5, 2.0])], 1, "prompt 0 holds 1.5 at place 0"),
+        ([["1"]], 1, "prompt 0 holds '1' at place 0, a str"),
+        ([1, 2], 1, "prompt 0 is 1, an int; a prompt is a sequence of token ids"),
+        ([[1]], 2.5, "max_new_tokens is 2.5"),
     ],
 )
-def test_bad_requests_are_refused(engine: Engine, prompts: list[list[int]], new_tokens: int, message: str) -> None:
+def test_bad_requests_are_refused(engine: Engine, prompts: Any, new_tokens: Any, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         engine.generate(prompts, max_new_tokens=new_tokens)
     with pytest.raises(ValueError, match=message):
         engine.stream(prompts, max_new_tokens=new_tokens)
+
+
+def test_ids_may_be_of_any_integer_type(engine: Engine) -> None:
+    expected = engine.generate([[1, 2, 3]], max_new_tokens=3).token_ids
+    for prompt in ((1, 2, 3), np.array([1, 2, 3]), np.array([1, 2, 3], np.uint16), [np.int32(1), np.int64(2), 3]):
+        assert engine.generate([prompt], max_new_tokens=3).token_ids == expected
+
+
+@pytest.mark.parametrize("stop", [2.5, "2", True])
+def test_stop_token_that_is_no_id_is_refused(engine: Engine, stop: Any) -> None:
+    with pytest.raises(RequestError, match="stop_token_ids holds"):
+        engine.stream([[1]], max_new_tokens=1, stop_token_ids=[stop])
 
 
 def test_context_may_be_filled_to_its_end(engine: Engine) -> None:
@@ -72,6 +99,41 @@ def test_dropped_stream_lets_go(engine: Engine) -> None:
     del stream
     gc.collect()
     engine.generate([[1]], max_new_tokens=1)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_closed_engine_says_so_and_closes_again(folder: Path, device: str) -> None:
+    with Engine.from_pretrained(folder, device, max_batch=1, max_context=16) as engine:
+        stream = engine.stream([[1, 2]], max_new_tokens=5)
+        with pytest.raises(EngineBusyError):
+            engine.close()
+        stream.close()
+        engine.close()
+        for use in (
+            lambda: engine.stream([[1]], max_new_tokens=1),
+            lambda: engine.generate([[1]], max_new_tokens=1),
+            lambda: engine.prefill_logits([[1]]),
+            engine.measure_bandwidth_gb_s,
+            engine.load,
+        ):
+            with pytest.raises(EngineClosedError, match="closed"):
+                use()
+    engine.close()
+
+
+def test_engine_that_cannot_load_closes_and_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object, *_: object) -> None:
+        raise KernelFaultError("the device is gone")
+
+    broken = Engine.build(folder, "reference", max_batch=1, max_context=16)
+    closed = []
+    monkeypatch.setattr(type(broken._executor), "load", lambda *_: (_ for _ in ()).throw(CheckpointError("truncated")))
+    monkeypatch.setattr(type(broken._executor), "close", lambda self: (closed.append(self), fail(self)))
+    with pytest.raises(CheckpointError, match="truncated") as error:
+        broken.load()
+    assert closed, "what was allocated is given back"
+    assert "the device is gone" in "".join(error.value.__notes__)
+    broken.close()
 
 
 def test_prefill_callback_sees_every_pass_and_may_cancel(engine: Engine) -> None:
