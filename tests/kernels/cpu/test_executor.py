@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,6 +31,23 @@ def executor_of(spec: ModelSpec, **options: int | bool) -> CpuExecutor:
 def test_senseless_thread_count_is_refused(threads: int) -> None:
     with pytest.raises(UnsupportedError, match="1 to 64"):
         executor_of(llama(), threads=threads)
+
+
+def test_load_faults_in_the_arena_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a library allocates for itself counts in the plan's total, and lies outside the mapping."""
+    monkeypatch.setattr(CpuLayout, "library_bytes", 1 << 20)
+    executor = executor_of(llama(), threads=1)
+    library, touched = executor._library, []
+
+    def touch(*arguments: int) -> None:
+        touched.append(arguments)
+
+    monkeypatch.setattr(executor, "_library", SimpleNamespace(eet_touch=touch, eet_pack=library.eet_pack))
+    executor.load(RandomCheckpoint(llama(), seed=1))
+    monkeypatch.undo()
+    executor.close()
+    ((_, base, size),) = touched
+    assert (base, size) == (executor._base, executor._plan.arena_bytes)
 
 
 def logits_of(loaded: Rig, step: Step) -> np.ndarray:

@@ -81,7 +81,7 @@ class CpuExecutor:
         """
         checkpoint.check()
         if not self._debug:
-            self._library.eet_touch(self._engine, self._base, self._plan.total_bytes)
+            self._library.eet_touch(self._engine, self._base, self._plan.arena_bytes)
         for weight in weights_of(self._spec):
             self._load_weight(checkpoint, weight)
 
