@@ -41,7 +41,7 @@ class EngineClosedError(EetError, RuntimeError):
 
 
 class MemoryPlanError(EetError, MemoryError):
-    """The plan needs more memory than there is; raised before anything is allocated, with both figures."""
+    """More memory is needed than there is: by a plan, before anything is allocated, or beside it in a step."""
 
     remedy = "Choose a smaller model, context or batch."
 

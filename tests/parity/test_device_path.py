@@ -5,6 +5,8 @@ The same tests run on a GPU (`-m gpu`); the simulator runs the very same launche
 
 from __future__ import annotations
 
+import gc
+import weakref
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from eet_demo import Engine, EngineOptions, Sampling
-from eet_demo.errors import NumericsError, RequestError, UnsupportedError
+from eet_demo.errors import KernelFaultError, NumericsError, RequestError, UnsupportedError
 from eet_demo.text.prompts import build_prompt
 from eet_demo.text.tokens import Tokenizer
 
@@ -193,6 +195,20 @@ def test_arena_is_the_plan_to_the_byte(llama: Path) -> None:
         assert engine.memory == plan
         assert engine.memory_plan.total_bytes == plan.total_bytes
     assert plan.kv_cache_bytes == 3 * 2 * 3 * 2 * 96 * 16 * 2
+
+
+def test_engine_whose_device_failed_gives_its_memory_back(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise KernelFaultError("an illegal memory access")
+
+    engine = Engine.from_pretrained(llama, "sim", max_batch=1, max_context=32)
+    memory = weakref.ref(engine._executor._arena.memory)
+    monkeypatch.setattr(engine._executor._device, "synchronise", fail)
+    with pytest.raises(KernelFaultError, match="illegal memory access"):
+        engine.close()
+    engine.close()
+    gc.collect()
+    assert memory() is None
 
 
 def test_cuda_without_a_gpu_is_refused_in_words(llama: Path) -> None:

@@ -10,11 +10,16 @@ import ctypes
 from collections.abc import Callable, Sequence
 
 from eet_demo.engine.executors.cuda.compile.launch import Argument, LaunchConfig, pack
+from eet_demo.engine.executors.cuda.faults import fault
 from eet_demo.errors import UnsupportedError
 
 COOPERATIVE = 2
 PROGRAMMATIC_STREAM_SERIALIZATION = 6
 """CUlaunchAttributeID of cuda.h."""
+
+REFUSALS = (1, 701, 720, 801)
+"""CUresults that are about a launch itself: INVALID_VALUE, LAUNCH_OUT_OF_RESOURCES, COOPERATIVE_LAUNCH_TOO_LARGE,
+NOT_SUPPORTED."""
 
 
 class _Attribute(ctypes.Structure):
@@ -41,12 +46,15 @@ class Driver:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
+        self._started = False
 
     def bind(self, function: int, config: LaunchConfig, arguments: Sequence[Argument]) -> Callable[[int], None]:
         """A launch of the CUfunction `function` that only lacks its stream, and can be repeated.
 
-        What is returned raises UnsupportedError when the driver refuses, for instance a cooperative grid that cannot be
-        resident at once.
+        What is returned raises, when the driver refuses:
+            UnsupportedError: this GPU cannot launch it, for instance a cooperative grid that is not resident at once.
+            MemoryPlanError: there is no memory for it.
+            KernelFaultError: anything else, and anything once a launch has succeeded: what a kernel before it did.
         """
         attributes = (_Attribute * 2)()
         count = 0
@@ -69,9 +77,9 @@ class Driver:
             record.stream = stream
             status = call(reference, handle, pointers, None)
             if status:
-                raise UnsupportedError(
-                    f"cuLaunchKernelEx: {self._name(status)} for grid {config.grid} of {config.threads} threads"
-                )
+                said = f"cuLaunchKernelEx: {self._name(status)} for grid {config.grid} of {config.threads} threads"
+                raise UnsupportedError(said) if status in REFUSALS and not self._started else fault(said)
+            self._started = True
 
         launch.keeps = (attributes, cells, tuple(arguments))  # type: ignore[attr-defined]  # what the driver reads
         return launch

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -12,10 +12,11 @@ from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.compile.cubins import CUBINS
 from eet_demo.engine.executors.cuda.compile.cupy_launcher import CupyLauncher, import_cupy
 from eet_demo.engine.executors.cuda.compile.launch import Instance
+from eet_demo.engine.executors.cuda.faults import device_faults
 from eet_demo.engine.executors.cuda.runtime.arena import TORCH_DTYPE
 from eet_demo.engine.executors.cuda.runtime.queue import Queue
 from eet_demo.engine.executors.sim.launcher import SimLauncher
-from eet_demo.errors import KernelFaultError, MemoryPlanError, UnsupportedError
+from eet_demo.errors import MemoryPlanError, UnsupportedError
 from eet_demo.records import EngineOptions
 
 OLDEST_CAPABILITY = 75
@@ -51,7 +52,10 @@ class Device(Protocol):
         """int32 (words,) of host memory that kernels can write while the host reads, zeroed."""
 
     def active(self) -> AbstractContextManager[Any]:
-        """Inside, work goes to this device's own stream, whatever thread is running."""
+        """Inside, work goes to this device's own stream, whatever thread is running.
+
+        Errors of the device leave it as KernelFaultError, or MemoryPlanError where there was no memory.
+        """
 
     def capture(self, work: Callable[[], None]) -> Replay:
         """`work` as one graph. It may be run once beforehand, so it must do no harm."""
@@ -107,25 +111,26 @@ class CudaDevice:
     """The current GPU. torch owns memory, streams and graphs; CuPy compiles kernels and launches them."""
 
     def __init__(self, dtype: DType, options: EngineOptions) -> None:
-        """Raises UnsupportedError without CuPy, a driver, or a GPU that is new enough."""
+        """Raises UnsupportedError without CuPy, a driver, or a GPU that is new enough, and what `active` raises."""
         require_gpu()
-        launcher = CupyLauncher(
-            lambda: int(torch.cuda.current_stream().cuda_stream),
-            cubins=CUBINS,
-            overlap=options.pdl,
-            defines=_defines(options),
-        )
-        self.capability = launcher.capability
-        check_capability(self.capability, dtype)
+        with device_faults():
+            launcher = CupyLauncher(
+                lambda: int(torch.cuda.current_stream().cuda_stream),
+                cubins=CUBINS,
+                overlap=options.pdl,
+                defines=_defines(options),
+            )
+            self.capability = launcher.capability
+            check_capability(self.capability, dtype)
+            self.processors = int(torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count)
+            self._stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._dtype = TORCH_DTYPE[dtype]
         self.queue = Queue(launcher, wait_after_launch=options.debug)
-        self.processors = int(torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count)
-        self._stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def prepare(self, instances: Iterable[Instance]) -> None:
         """Compiles them or loads them from the kernel cache, and lets cuBLAS take its workspace: no step waits."""
-        self.queue.prepare(instances)
         with self.active():
+            self.queue.prepare(instances)
             small = torch.ones(16, 16, dtype=self._dtype, device="cuda")
             torch.mm(small, small)
 
@@ -140,11 +145,13 @@ class CudaDevice:
             ) from None
 
     def ring(self, words: int) -> torch.Tensor:
-        return torch.zeros(words, dtype=torch.int32, pin_memory=True)
+        with self._faults():
+            return torch.zeros(words, dtype=torch.int32, pin_memory=True)
 
-    def active(self) -> AbstractContextManager[Any]:
-        context: AbstractContextManager[Any] = torch.cuda.stream(self._stream)
-        return context
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        with self._faults(), torch.cuda.stream(self._stream):
+            yield
 
     def capture(self, work: Callable[[], None]) -> Replay:
         work()  # modules load at their first launch, cuBLAS allocates at its first GEMM: neither may in a capture
@@ -155,10 +162,12 @@ class CudaDevice:
         return graph.replay
 
     def check(self) -> None:
-        self._guarded(self._stream.query)
+        with self._faults():
+            self._stream.query()
 
     def synchronise(self) -> None:
-        self._guarded(self._stream.synchronize)
+        with self._faults():
+            self._stream.synchronize()
 
     def read_bandwidth_gb_s(self, memory: torch.Tensor) -> float | None:
         """The best of a few sums over the whole of it, by the GPU's own clock."""
@@ -174,16 +183,8 @@ class CudaDevice:
                 best = min(best, start.elapsed_time(end))
         return 4 * words.numel() / best / 1e6
 
-    def _guarded(self, wait: Callable[[], object]) -> None:
-        """An error on a GPU surfaces at the next call, whatever that is, and ends the process's use of it."""
-        try:
-            wait()
-        except RuntimeError as error:
-            recent = ", ".join(self.queue.recent)
-            raise KernelFaultError(
-                f"a kernel failed on the GPU ({str(error).splitlines()[0]}); last launched: {recent}. "
-                "The option debug=on waits after every launch and names it"
-            ) from None
+    def _faults(self) -> AbstractContextManager[None]:
+        return device_faults(self.queue.recent)
 
 
 def require_gpu() -> None:
@@ -197,9 +198,10 @@ def require_gpu() -> None:
 
 
 def free_memory_bytes() -> int:
-    """Free memory of the current GPU. Raises UnsupportedError where there is none."""
+    """Free memory of the current GPU. Raises UnsupportedError where there is none, MemoryPlanError where it is full."""
     require_gpu()
-    return int(torch.cuda.mem_get_info()[0])
+    with device_faults():
+        return int(torch.cuda.mem_get_info()[0])
 
 
 def check_capability(capability: int, dtype: DType) -> None:

@@ -116,10 +116,11 @@ class CudaExecutor:
         self._arena.check_guards()
 
     def close(self) -> None:
-        """Gives the memory back; what was captured goes with it."""
-        self._device.synchronise()
-        for name in ("_decode", "_passes", "_lowering", "_operands", "_arena", "_ring"):
-            if hasattr(self, name):
+        """Gives the memory back; what was captured goes with it. Raises KernelFaultError, the memory given back."""
+        try:
+            self._device.synchronise()
+        finally:
+            for name in ("_decode", "_passes", "_lowering", "_operands", "_arena", "_ring"):
                 delattr(self, name)
 
     def _compile(self) -> None:
