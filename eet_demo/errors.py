@@ -59,9 +59,18 @@ class SourceError(EetError):
 
 
 class KernelCompileError(EetError):
-    """The compiler is missing or refused a kernel; the message ends with the command that repeats it."""
+    """The C++ compiler is missing or refused a kernel; the message ends with the command that repeats it."""
 
     remedy = "Install a C++ compiler (Debian: apt-get install g++) and start again."
+
+
+class CudaCompileError(KernelCompileError):
+    """NVIDIA's compiler or its headers are missing, or it refused a kernel."""
+
+    remedy = (
+        "Install NVIDIA's run-time compiler (pip install nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cuda-crt) and "
+        "start again. If it refused a kernel, please report the message."
+    )
 
 
 class KernelFaultError(EetError):

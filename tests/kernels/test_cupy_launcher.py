@@ -19,7 +19,7 @@ from eet_demo.engine.executors.cuda.compile.cupy_launcher import CupyLauncher
 from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig
 from eet_demo.engine.executors.cuda.compile.nvrtc import Nvrtc, cuda_include
 from eet_demo.engine.executors.cuda.compile.sources import read_source
-from eet_demo.errors import KernelCompileError, UnsupportedError
+from eet_demo.errors import CudaCompileError, UnsupportedError
 
 INSTANCE = Instance("embed", ("float16", 0, 0, 96, 1))
 ARRAY = DeviceArray(0x7F0000001000, (4,), "float16")
@@ -163,8 +163,10 @@ def test_cubin_of_this_source_and_gpu_is_loaded_instead(recorder: Recorder, tmp_
 
 def test_refused_kernel_carries_log_and_command(recorder: Recorder) -> None:
     recorder.refuse = 'embed.cu(30): error: identifier "oops" is undefined'
-    with pytest.raises(KernelCompileError) as error:
+    with pytest.raises(CudaCompileError) as error:
         CupyLauncher().prepare([INSTANCE])
+    assert "nvidia-cuda-nvrtc" in error.value.remedy
+    assert "g++" not in error.value.remedy
     assert "oops" in str(error.value)
     assert "embed.cu:30   >" in str(error.value)
     assert f"--stem embed --arch sm_90 --instance '{INSTANCE.expression}'" in str(error.value)

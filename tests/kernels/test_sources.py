@@ -13,14 +13,14 @@ from eet_demo.engine.executors.cuda.compile.launch import Instance
 from eet_demo.engine.executors.cuda.compile.nvrtc import Nvrtc
 from eet_demo.engine.executors.cuda.compile.sources import CUDA_SOURCES, read_source
 from eet_demo.engine.executors.sim.build import SimBuilder
-from eet_demo.errors import KernelCompileError
+from eet_demo.errors import CudaCompileError, KernelCompileError
 
 
 def test_refused_source_is_shown_with_numbers_and_a_command(tmp_path: Path) -> None:
     (tmp_path / "broken.cu").write_text(
         '#include "common.cuh"\n\n__global__ void broken(float* x) {\n    x[0] = oops;\n}\n'
     )
-    with pytest.raises(KernelCompileError) as error:
+    with pytest.raises(CudaCompileError) as error:
         Nvrtc().compile(read_source("broken", tmp_path), ["broken"], "sm_80")
     message = str(error.value)
     assert 'identifier "oops" is undefined' in message

@@ -26,7 +26,7 @@ from eet_demo.engine.executors.cuda.compile.launch import (
 )
 from eet_demo.engine.executors.cuda.compile.nvrtc import cuda_include, refusal
 from eet_demo.engine.executors.cuda.compile.sources import CUDA_SOURCES, Source, read_source
-from eet_demo.errors import KernelCompileError, UnsupportedError
+from eet_demo.errors import CudaCompileError, UnsupportedError
 from eet_demo.machine.hardware import usable_cores
 
 log = logging.getLogger(__name__)
@@ -134,9 +134,7 @@ class CupyLauncher:
             return module.get_function(instance.expression)
         except self._cupy.cuda.compiler.CompileException as error:
             arch = f"sm_{self.capability}"
-            raise KernelCompileError(
-                refusal("NVRTC", source, [instance.expression], error.get_message(), arch)
-            ) from None
+            raise CudaCompileError(refusal("NVRTC", source, [instance.expression], error.get_message(), arch)) from None
 
 
 def import_cupy() -> tuple[Any, ctypes.CDLL]:

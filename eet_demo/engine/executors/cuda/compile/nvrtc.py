@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from eet_demo.engine.executors.cuda.compile.sources import Source
-from eet_demo.errors import KernelCompileError
+from eet_demo.errors import CudaCompileError
 
 OPTIONS = ("--std=c++17", "-ftz=true", "--ptxas-options=-v")
 """As CuPy compiles, which flushes denormals; `-v` puts registers, shared memory and spills into the log."""
@@ -31,7 +31,7 @@ class Compiled:
 
 
 class Nvrtc:
-    """The library and the CUDA headers. Raises KernelCompileError with the remedy where either is missing."""
+    """The library and the CUDA headers. Raises CudaCompileError with the remedy where either is missing."""
 
     def __init__(self) -> None:
         self._library = _load()
@@ -41,7 +41,7 @@ class Nvrtc:
         """Compiles `expressions` of `source` for `arch` (`sm_90`).
 
         Raises:
-            KernelCompileError: the compiler's log, the source around its first error, and how to repeat it.
+            CudaCompileError: the compiler's log, the source around its first error, and how to repeat it.
         """
         with self._program(source, expressions, arch) as (program, log):
             lowered = {expression: self._lowered(program, expression) for expression in expressions}
@@ -67,14 +67,14 @@ class Nvrtc:
             status = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
             log = self._text(program, "ProgramLog")
             if status:
-                raise KernelCompileError(refusal("NVRTC", source, expressions, log, arch))
+                raise CudaCompileError(refusal("NVRTC", source, expressions, log, arch))
             yield program, log
         finally:
             library.nvrtcDestroyProgram(ctypes.byref(program))
 
     def _check(self, status: int) -> None:
         if status:
-            raise KernelCompileError(f"NVRTC: {ctypes.string_at(self._library.nvrtcGetErrorString(status)).decode()}")
+            raise CudaCompileError(f"NVRTC: {ctypes.string_at(self._library.nvrtcGetErrorString(status)).decode()}")
 
     def _lowered(self, program: ctypes.c_void_p, expression: str) -> str:
         name = ctypes.c_char_p()
@@ -93,7 +93,7 @@ class Nvrtc:
 
 
 def refusal(compiler: str, source: Source, expressions: Sequence[str], log: str, arch: str) -> str:
-    """The words of a KernelCompileError."""
+    """The words of a CudaCompileError."""
     repeat = " ".join(f"--instance '{expression}'" for expression in expressions)
     return (
         f"{compiler} refused {', '.join(expressions)} for {arch}:\n{log.strip()}\n{source.excerpt(log)}\n"
@@ -107,7 +107,7 @@ def cuda_include() -> Path:
     for folder in (*_wheel_folders("*/include"), *_toolkit_folders("include")):
         if (folder / "cuda_fp16.h").is_file():
             return folder
-    raise KernelCompileError(f"CUDA's headers (cuda_fp16.h) are missing: {REMEDY}")
+    raise CudaCompileError(f"CUDA's headers (cuda_fp16.h) are missing: {REMEDY}")
 
 
 def _load() -> ctypes.CDLL:
@@ -118,7 +118,7 @@ def _load() -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
         library.nvrtcGetErrorString.restype = ctypes.c_void_p
         return library
-    raise KernelCompileError(f"NVRTC is missing: {REMEDY}")
+    raise CudaCompileError(f"NVRTC is missing: {REMEDY}")
 
 
 def _wheel_folders(pattern: str) -> list[Path]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from eet_demo.engine.executors.cuda.compile.nvrtc import Compiled
-from eet_demo.errors import KernelCompileError
+from eet_demo.errors import CudaCompileError
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def usage_of(compiled: Compiled) -> list[Usage]:
     """Reads `-Xptxas -v` out of the compiler's log.
 
     Raises:
-        KernelCompileError: an instance is not in the log, so nothing may be said of it.
+        CudaCompileError: an instance is not in the log, so nothing may be said of it.
     """
     stack: tuple[int, int, int] = (0, 0, 0)
     symbol, found = "", {}
@@ -51,7 +51,7 @@ def usage_of(compiled: Compiled) -> list[Usage]:
             found[symbol] = (int(match[1]), int(shared[1]) if shared else 0, *stack)
     missing = [expression for expression, name in compiled.lowered.items() if name not in found]
     if missing:
-        raise KernelCompileError(f"ptxas reported nothing of {', '.join(missing)} for {compiled.arch}")
+        raise CudaCompileError(f"ptxas reported nothing of {', '.join(missing)} for {compiled.arch}")
     return [Usage(expression, compiled.arch, *found[name]) for expression, name in compiled.lowered.items()]
 
 
