@@ -36,7 +36,8 @@ class Settings(BaseSettings):
         host, port: where the page listens; this machine alone, in a Space everybody.
         share: also through a public gradio.live address.
         device: where the page's races run: `cuda`, `cpu`, or `auto`, which takes a GPU that can be used.
-        cuda_visible_devices: CUDA's own switch; empty or -1 hides every GPU.
+        cuda_visible_devices, cuda_device_order: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER, CUDA's own: which GPUs a
+            process sees, and how they are numbered.
         threads: most CPU threads a side may use; None leaves it to affinity and container limits.
         memory_limit: most bytes a race may use, e.g. `8GiB`; None leaves it to the machine.
         hub_offline: never ask the Hugging Face Hub for anything (HF_HUB_OFFLINE says so too).
@@ -54,6 +55,7 @@ class Settings(BaseSettings):
     share: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cuda_visible_devices: str | None = Field(default=None, validation_alias="CUDA_VISIBLE_DEVICES")
+    cuda_device_order: str | None = Field(default=None, validation_alias="CUDA_DEVICE_ORDER")
     threads: PositiveInt | None = None
     memory_limit: Annotated[ByteSize, Field(gt=0)] | None = None
     hub_offline: bool = Field(default=False, validation_alias=AliasChoices(f"{PREFIX}HUB_OFFLINE", "HF_HUB_OFFLINE"))

@@ -44,7 +44,7 @@ def quality(
         task = bar.add_task("reading", total=None)
         record = measure_quality(
             folder, device, dtype, weights, engine_options(asked), tokens, window,
-            lambda done, total: bar.update(task, completed=done, total=total),
+            lambda done, total: bar.update(task, completed=done, total=total), limits["gpu"],
         )  # fmt: skip
     table = Table(f"{model}, {device}, {dtype}, {weights}", "")
     for what, value in lines_of(record):

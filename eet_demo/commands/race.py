@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from eet_demo.machine.gpu import find_gpu
 from eet_demo.models.resolve import resolve
 from eet_demo.race.bench import Bench
 from eet_demo.race.race import Race
@@ -145,7 +146,8 @@ def owner_limits() -> dict[str, Any]:
     """
     if importlib.util.find_spec("pydantic_settings") is None:
         models_dir = Path.home() / ".cache" / "eet-demo" / "models"
-        return {"models_dir": models_dir, "threads": None, "memory_limit_bytes": None, "hub_enabled": False}
+        limits = {"threads": None, "memory_limit_bytes": None, "hub_enabled": False}
+        return limits | {"models_dir": models_dir, "gpu": find_gpu()}
     from eet_demo.settings import load_settings
 
     settings = load_settings()
@@ -153,6 +155,7 @@ def owner_limits() -> dict[str, Any]:
         "models_dir": settings.models_dir,
         "threads": settings.threads,
         "memory_limit_bytes": settings.memory_limit,
+        "gpu": find_gpu(settings.cuda_visible_devices, settings.cuda_device_order),
         "hub_enabled": not settings.hub_offline,
     }
 

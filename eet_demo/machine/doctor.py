@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from eet_demo.errors import KernelCompileError
 from eet_demo.machine import hardware
+from eet_demo.machine.gpu import Gpu, find_gpu
 from eet_demo.models import catalog
 from eet_demo.models.hub import PROBE_SECONDS, Hub
 from eet_demo.settings import Settings
@@ -54,7 +55,8 @@ def examine(settings: Settings) -> list[Check]:
     """Every check, the ones that everything needs first. Asks the network for at most PROBE_SECONDS, or not at all."""
     hub = Hub(enabled=not settings.hub_offline)
     hub.start()  # answers while the rest is looked at
-    compiler, gpu, cupy, torch = _compiler(), _gpu(settings), _cupy(), _torch()
+    there, visible = find_gpu(), find_gpu(settings.cuda_visible_devices, settings.cuda_device_order)
+    compiler, gpu, cupy, torch = _compiler(), _gpu(there, visible), _cupy(visible or there), _torch()
     checks = [
         _python(),
         _packages(),
@@ -163,35 +165,37 @@ def _disk(settings: Settings) -> Check:
     return Check("disk", "models", "no", found, "Free a GiB, or set EET_DEMO_MODELS_DIR to a larger disk.")
 
 
-def _gpu(settings: Settings) -> Check:
-    machine = hardware.read_hardware()
+def _gpu(there: Gpu | None, visible: Gpu | None) -> Check:
+    """The GPU that CUDA would use; one that is `there` and that a process does not see is hidden by CUDA's settings."""
     purpose = "the engine on a GPU"
-    if machine.gpu is None:
+    gpu = visible or there
+    if gpu is None:
         remedy = "Races run on the CPU. With an NVIDIA GPU, install its driver."
         return Check("GPU", purpose, "unneeded", "no NVIDIA driver or device", remedy)
-    found = f"{machine.gpu}, {(machine.gpu_memory_bytes or 0) / _GIB:.0f} GiB, driver {machine.driver}"
-    if settings.cuda_visible_devices in ("", "-1"):
+    memory, driver, capability = gpu.memory_bytes, gpu.driver, gpu.capability
+    known = (f"{memory / _GIB:.0f} GiB" if memory is not None else "", f"driver {driver}" if driver is not None else "")
+    found = ", ".join((gpu.name or "an NVIDIA GPU", *filter(None, known)))
+    if visible is None:
         return Check("GPU", purpose, "unneeded", f"{found}, hidden", "Unset CUDA_VISIBLE_DEVICES.")
-    capability = hardware.gpu_capability()
     if capability is not None and capability < OLDEST_CAPABILITY:
         remedy = f"Kernels need sm_{OLDEST_CAPABILITY} (Turing, 2018) or later: races run on the CPU."
         return Check("GPU", purpose, "unneeded", f"{found}, sm_{capability} is too old", remedy)
     return Check("GPU", purpose, "yes", found)
 
 
-def _cupy() -> Check:
-    driver = hardware.read_hardware().driver
+def _cupy(gpu: Gpu | None) -> Check:
+    """Whether a CuPy is installed that the driver can run; a driver that does not tell its version may be any."""
     installed = next((name for name in CUPY_DRIVERS if _version(name)), None)
     found = f"{installed} {_version(installed)}" if installed else "none"
-    if driver is None:
+    if gpu is None:
         return Check("CuPy", "the engine on a GPU", "unneeded", found, "Only of use with an NVIDIA GPU.")
-    major = int(driver.split(".")[0])
+    major = int(gpu.driver.split(".")[0]) if gpu.driver is not None else max(CUPY_DRIVERS.values())
     fitting = next((name for name, oldest in CUPY_DRIVERS.items() if major >= oldest), None)
     if fitting is None:
         return Check("CuPy", "the engine on a GPU", "unneeded", found, "Update the NVIDIA driver to 525 or newer.")
     if installed and major >= CUPY_DRIVERS[installed]:
         return Check("CuPy", "the engine on a GPU", "yes", found)
-    return Check("CuPy", "the engine on a GPU", "unneeded", found, f"Driver {driver} wants: pip install {fitting}")
+    return Check("CuPy", "the engine on a GPU", "unneeded", found, f"Driver {gpu.driver} wants: pip install {fitting}")
 
 
 def _torch() -> Check:

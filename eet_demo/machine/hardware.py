@@ -6,15 +6,14 @@ this process's group and the root apply, so the smallest one counts.
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from eet_demo.machine.gpu import Gpu
 from eet_demo.records import Hardware
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -24,35 +23,18 @@ CPUINFO = Path("/proc/cpuinfo")
 _UNLIMITED_BYTES = 1 << 60  # version 1 writes a number near 2**63 for "no limit"
 
 
-def read_hardware(threads: int | None = None, memory_limit_bytes: int | None = None) -> Hardware:
-    """The machine for the record of a race; both arguments are the owner's settings, None for none."""
-    gpu = _first_gpu()
+def read_hardware(
+    threads: int | None = None, memory_limit_bytes: int | None = None, gpu: Gpu | None = None
+) -> Hardware:
+    """The machine for the record of a race: the owner's settings (None for none), and the GPU that a race may use."""
     return Hardware(
         cpu=cpu_name(),
         cores=usable_cores(threads),
         memory_bytes=_least(psutil.virtual_memory().total, _cgroup_limit_bytes(), memory_limit_bytes),
-        gpu=gpu[0] if gpu else None,
-        gpu_memory_bytes=gpu[1] if gpu else None,
-        driver=gpu[2] if gpu else None,
+        gpu=gpu.name if gpu is not None else None,
+        gpu_memory_bytes=gpu.memory_bytes if gpu is not None else None,
+        driver=gpu.driver if gpu is not None else None,
     )
-
-
-def gpu_capability() -> int | None:
-    """Compute capability of NVIDIA device 0, 90 for sm_90; None where nothing can tell."""
-    try:
-        nvml: Any = importlib.import_module("pynvml")
-        nvml.nvmlInit()
-    except ImportError:
-        return None
-    except nvml.NVMLError:
-        return None
-    try:
-        major, minor = nvml.nvmlDeviceGetCudaComputeCapability(nvml.nvmlDeviceGetHandleByIndex(0))
-        return 10 * int(major) + int(minor)
-    except nvml.NVMLError:
-        return None
-    finally:
-        nvml.nvmlShutdown()
 
 
 def usable_cores(setting: int | None = None) -> int:
@@ -81,25 +63,6 @@ def _cpuinfo(key: str) -> str:
         if name.strip() == key:
             return value.strip()
     return ""
-
-
-def _first_gpu() -> tuple[str, int, str] | None:
-    """(name, memory in bytes, driver version) of NVIDIA device 0; None without driver, device or NVIDIA's library."""
-    try:
-        nvml: Any = importlib.import_module("pynvml")
-        nvml.nvmlInit()
-    except ImportError:  # the engine's own host needs no such package
-        return None
-    except nvml.NVMLError:
-        return None
-    try:
-        if nvml.nvmlDeviceGetCount() == 0:
-            return None
-        device = nvml.nvmlDeviceGetHandleByIndex(0)
-        memory = int(nvml.nvmlDeviceGetMemoryInfo(device).total)
-        return str(nvml.nvmlDeviceGetName(device)), memory, str(nvml.nvmlSystemGetDriverVersion())
-    finally:
-        nvml.nvmlShutdown()
 
 
 def _least(*values: int | None) -> int:

@@ -203,6 +203,7 @@ class Bench:
             self._resources.pool,
             lambda update: None,
             self._stop,
+            self._resources.gpu,
             full_warm_up=True,
             same_warm_up=self._settings.device == "cuda",
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
+from eet_demo.machine.gpu import Gpu
 from eet_demo.sides.side import RunRequest
 from eet_demo.worker.pool import WorkerPool
 
@@ -27,6 +28,7 @@ class LaneJob:
     Args:
         post: takes one update for the page.
         stop: set once the visitor pressed Stop.
+        gpu: the one that CUDA uses here, whose memory is sampled too.
         full_warm_up: warm up with the whole prompt however long; else at most WARM_UP_PROMPT_TOKENS of each row.
         same_warm_up: warm up with the very request: on a GPU, graphs and compiled code are made for its lengths.
     """
@@ -35,6 +37,7 @@ class LaneJob:
     pool: WorkerPool
     post: Callable[[Update], None]
     stop: threading.Event
+    gpu: Gpu | None = None
     full_warm_up: bool = False
     same_warm_up: bool = False
 

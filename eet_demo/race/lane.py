@@ -155,7 +155,7 @@ class Lane:
     def _start_process(self) -> Waiting:
         if self._handle is None or not self._handle.alive:
             self._handle = self._job.pool.acquire(self.options)
-            self._memory = ProcessMemory(self._handle.pid)
+            self._memory = ProcessMemory(self._handle.pid, self._job.gpu)
         if self._handle.base_bytes is None:
             self._state("loading", "starting a process of its own")
             yield from self._wait("imported")

@@ -126,6 +126,7 @@ class Race:
             self._resources.pool,
             lambda update: self._updates.append(update),
             self._stop,
+            self._resources.gpu,
             same_warm_up=self._settings.device == "cuda",
         )
         return [

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 from eet_demo.machine import hardware
+from eet_demo.machine.gpu import Gpu
 from eet_demo.models import catalog
 from eet_demo.race.inputs import RaceModel, check_settings, open_model, prompt_ids
 from eet_demo.records import Hardware, RaceSettings
 from eet_demo.results.software import software_versions
 from eet_demo.results.stock_dtypes import StockDtypes
-from eet_demo.worker.memory import GpuMemory
 from eet_demo.worker.pool import WorkerPool
 
 
@@ -38,6 +38,7 @@ class RaceResources:
         hardware: this machine, for the record.
         threads: most CPU threads a side may use.
         available_bytes: asked before each race: memory that may be used now.
+        gpu: the one that CUDA uses here.
         hub_enabled: models may be fetched from the Hugging Face Hub.
         catalogue_only: a race names a model of the catalogue; False takes folders, files and Hub ids too, which is for
             the owner's command line and not for visitors.
@@ -51,6 +52,7 @@ class RaceResources:
     hardware: Hardware
     threads: int
     available_bytes: Callable[[], int]
+    gpu: Gpu | None = None
     hub_enabled: bool = True
     catalogue_only: bool = True
     allow_scripted: bool = False
@@ -66,6 +68,7 @@ class RaceResources:
         models_dir: Path,
         threads: int | None = None,
         memory_limit_bytes: int | None = None,
+        gpu: Gpu | None = None,
         hub_enabled: bool = True,
         catalogue_only: bool = True,
         allow_scripted: bool = False,
@@ -75,7 +78,7 @@ class RaceResources:
 
         With `cache_dir`, how fast stock is in other dtypes is measured between races and kept there.
         """
-        machine = hardware.read_hardware(threads, memory_limit_bytes)
+        machine = hardware.read_hardware(threads, memory_limit_bytes, gpu)
         cores = hardware.usable_cores(threads)
         known = None
         if cache_dir is not None:
@@ -86,6 +89,7 @@ class RaceResources:
             threads=cores,
             stock_dtypes=known,
             available_bytes=lambda: hardware.available_memory_bytes(memory_limit_bytes),
+            gpu=gpu,
             hub_enabled=hub_enabled,
             catalogue_only=catalogue_only,
             allow_scripted=allow_scripted,
@@ -106,9 +110,8 @@ class RaceResources:
 
     def available_on(self, device: str) -> int:
         """Bytes that a race's sides may take now where they run: on the GPU for `cuda`, else on the host."""
-        if device == "cuda" and GpuMemory.available():
-            return GpuMemory().free_bytes()
-        return self.available_bytes()
+        free_bytes = self.gpu.free_bytes if device == "cuda" and self.gpu is not None else None
+        return free_bytes if free_bytes is not None else self.available_bytes()
 
     def model(self, folder: Path) -> RaceModel:
         """The opened model of a folder; its tokenizer is read once. Raises EetError for a folder that is no model."""

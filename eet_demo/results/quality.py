@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from eet_demo.engine.engine import Engine
 from eet_demo.errors import NumericsError, RequestError
+from eet_demo.machine.gpu import Gpu
 from eet_demo.machine.hardware import read_hardware
 from eet_demo.records import EngineOptions, as_json
 from eet_demo.text.prompts import Document, load_documents
@@ -157,12 +158,14 @@ def measure_quality(
     tokens: int = TOKENS,
     window: int = WINDOW,
     tell: Tell = lambda done, total: None,
+    gpu: Gpu | None = None,
 ) -> dict[str, Any]:
     """The record of one precision against float32 dense on the same device, as `quality --json` writes it.
 
     Args:
         model: a folder with a tokenizer.
         options: of the engine that is tested; the reference has the same threads and nothing else of them.
+        gpu: the one that CUDA uses here, for the record.
 
     Raises:
         EetError: the folder, the precision or the device cannot be had, or there is no tokenizer.
@@ -194,7 +197,7 @@ def measure_quality(
         "stride": window,
         "tokens": windows.tokens,
         **found,
-        "hardware": as_json(read_hardware()),
+        "hardware": as_json(read_hardware(gpu=gpu)),
     }
 
 

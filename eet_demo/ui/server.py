@@ -9,6 +9,7 @@ from pathlib import Path
 
 from eet_demo.errors import DeviceMissingError
 from eet_demo.machine.doctor import examine
+from eet_demo.machine.gpu import find_gpu
 from eet_demo.models import catalog
 from eet_demo.models.hub import Hub
 from eet_demo.race.fits import side_bytes
@@ -38,6 +39,7 @@ def serve(settings: Settings, host: str, port: int, share: bool = False) -> None
         settings.models_dir,
         settings.threads,
         settings.memory_limit,
+        find_gpu(settings.cuda_visible_devices, settings.cuda_device_order),
         not settings.hub_offline,
         cache_dir=settings.cache_dir,
     )

@@ -5,13 +5,12 @@ Never one number: what a side says of its own regions (weights, KV cache, worksp
 
 from __future__ import annotations
 
-import importlib
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 
 import psutil
+
+from eet_demo.machine.gpu import Gpu
 
 
 def process_bytes(pid: int) -> int:
@@ -49,66 +48,28 @@ def reset_peak() -> bool:
 class ProcessMemory:
     """What the system says of one process, cheap enough for ten samples a second."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, gpu: Gpu | None = None) -> None:
         self._pid = pid
         self._process = psutil.Process(pid)
-        self._gpu = GpuMemory() if GpuMemory.available() else None
+        self._gpu = gpu
 
     def sample(self, unique: bool = False) -> dict[str, int]:
-        """`process` (RSS), `process_peak` (VmHWM) and, with a GPU, NVML's; empty once the process is gone.
+        """`process` (RSS), `process_peak` (VmHWM) and, of a GPU, `device_process` and `device_total`.
+
+        A kind that is not known is left out; all are once the process is gone.
 
         Args:
             unique: also `process_unique` (USS), which walks all pages: outside the clocks.
         """
         try:
-            kinds = {"process": int(self._process.memory_info().rss)}
+            resident = int(self._process.memory_info().rss)
         except psutil.NoSuchProcess:
             return {}
-        peak = process_peak_bytes(self._pid)
-        if peak:
-            kinds["process_peak"] = peak
-        uss = process_unique_bytes(self._pid) if unique else None
-        if uss is not None:
-            kinds["process_unique"] = uss
-        return kinds | dict(self._gpu.sample(self._pid) if self._gpu is not None else {})
-
-
-class GpuMemory:
-    """Bytes on GPU 0 through NVML: this process's and the device's. Built once; `sample` is cheap.
-
-    Raises:
-        OSError: there is no NVML here; callers ask `GpuMemory.available()` first.
-    """
-
-    def __init__(self) -> None:
-        nvml = nvml_library()
-        if nvml is None:
-            raise OSError("no NVIDIA driver answers NVML on this machine; GPU memory cannot be sampled")
-        self._nvml = nvml
-        self._device = nvml.nvmlDeviceGetHandleByIndex(0)
-
-    @staticmethod
-    def available() -> bool:
-        return nvml_library() is not None
-
-    def free_bytes(self) -> int:
-        return int(self._nvml.nvmlDeviceGetMemoryInfo(self._device).free)
-
-    def sample(self, pid: int) -> Mapping[str, int]:
-        """`device_process` (NVML's bytes of `pid`) and `device_total` (used on the whole device)."""
-        processes = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._device)
-        used = sum(process.usedGpuMemory or 0 for process in processes if process.pid == pid)
-        return {"device_process": used, "device_total": int(self._nvml.nvmlDeviceGetMemoryInfo(self._device).used)}
-
-
-def nvml_library() -> ModuleType | None:
-    """pynvml, initialised; None where the package or the driver is missing."""
-    try:
-        nvml = importlib.import_module("pynvml")
-    except ImportError:
-        return None
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        return None
-    return nvml
+        kinds = {
+            "process": resident,
+            "process_peak": process_peak_bytes(self._pid),
+            "process_unique": process_unique_bytes(self._pid) if unique else None,
+            "device_process": self._gpu.process_bytes(self._pid) if self._gpu is not None else None,
+            "device_total": self._gpu.used_bytes if self._gpu is not None else None,
+        }
+        return {kind: value for kind, value in kinds.items() if value is not None}

@@ -39,7 +39,7 @@ ONLY_IN = {
     "cupy": ("engine/executors/cuda",),
     "pydantic": ("ui", "settings.py"),
     "pydantic_settings": ("settings.py",),
-    "pynvml": ("machine/hardware.py", "worker/memory.py"),
+    "pynvml": ("machine/gpu.py",),
     "transformers": ("sides/stock.py",),
     "gguf": ("models/gguf",),
 }

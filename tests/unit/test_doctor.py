@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 import shutil
@@ -10,14 +11,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fake_nvml import GIB, Card, FakeNvml
 from rich.console import Console
 
 from eet_demo.errors import KernelCompileError
 from eet_demo.machine import doctor, hardware
 from eet_demo.machine.doctor import Check, can_race, examine, table
 from eet_demo.models import catalog
-from eet_demo.records import Hardware
 from eet_demo.settings import Settings
+
+L4 = Card("NVIDIA L4", "GPU-l4", (24 * GIB, GIB), (8, 9))
 
 
 @pytest.fixture
@@ -111,21 +114,19 @@ def test_cupy_must_fit_the_driver(
     state: str,
     words: str,
 ) -> None:
-    gpu = "NVIDIA L4" if driver else None
-    machine = Hardware("cpu", 2, 2**33, gpu, 24 * 2**30 if gpu else None, driver)
-    monkeypatch.setattr(hardware, "read_hardware", lambda: machine)
+    nvml = FakeNvml(*[L4] if driver else [])
+    monkeypatch.setattr(nvml, "nvmlSystemGetDriverVersion", lambda: driver)
+    nvml.install(monkeypatch)
     monkeypatch.setattr(doctor, "_version", lambda name: "14.2.0" if name == installed or "cupy" not in name else None)
     check = check_of(settings, "CuPy")
     assert check.state == state
     assert words in (check.found if state == "yes" else check.remedy)
-    assert check_of(settings, "GPU").state == ("yes" if gpu else "unneeded")
+    assert check_of(settings, "GPU").state == ("yes" if driver else "unneeded")
 
 
 def with_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, built_for: str | None = "13.0") -> None:
     """A machine whose GPU, CuPy and torch can all be used, torch's version file in `tmp_path`."""
-    machine = Hardware("cpu", 2, 2**33, "NVIDIA L4", 24 * 2**30, "580.159.03")
-    monkeypatch.setattr(hardware, "read_hardware", lambda: machine)
-    monkeypatch.setattr(hardware, "gpu_capability", lambda: 89)
+    FakeNvml(L4).install(monkeypatch)
     monkeypatch.setattr(doctor, "_version", lambda name: "14.2.0")
     built = f"'{built_for}'" if built_for else "None"
     (tmp_path / "version.py").write_text(f"__version__ = '2.13.0'\ncuda: Optional[str] = {built}\n", encoding="utf-8")
@@ -159,10 +160,31 @@ def test_gpu_that_cannot_be_used_says_why(settings: Settings, monkeypatch: pytes
     monkeypatch.setattr(doctor, "_version", lambda name: None if "cupy" in name else "2.13.0")
     assert check_of(settings, "device cuda").remedy == "Driver 580.159.03 wants: pip install cupy-cuda13x"
     with_gpu(monkeypatch, tmp_path)
-    monkeypatch.setattr(hardware, "gpu_capability", lambda: 70)
+    FakeNvml(dataclasses.replace(L4, capability=(7, 0))).install(monkeypatch)
     assert "sm_70 is too old" in check_of(settings, "device cuda").found
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert check_of(Settings(), "GPU").found == "NVIDIA L4, 24 GiB, driver 580.159.03, hidden"
     assert check_of(Settings(), "device cuda").remedy == "Unset CUDA_VISIBLE_DEVICES."
+
+
+def test_gpu_is_the_one_that_cuda_uses(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with_gpu(monkeypatch, tmp_path)
+    FakeNvml(L4, Card("NVIDIA GeForce GTX 980", "GPU-old", capability=(5, 2))).install(monkeypatch)
+    assert check_of(settings, "GPU").state == "yes"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert "GTX 980, 80 GiB, driver 580.159.03, sm_52 is too old" in check_of(Settings(), "GPU").found
+
+
+def test_gpu_that_tells_nothing_is_no_obstacle(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A virtual or divided one: the executor says the rest."""
+    with_gpu(monkeypatch, tmp_path)
+    asked = [name for name in vars(FakeNvml) if name.startswith(("nvmlDeviceGet", "nvmlSystem"))]
+    reach = ("nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex")
+    FakeNvml(L4, fails=[name for name in asked if name not in reach]).install(monkeypatch)
+    assert (check_of(settings, "GPU").state, check_of(settings, "GPU").found) == ("yes", "an NVIDIA GPU")
+    assert check_of(settings, "device cuda").state == "yes"
 
 
 def test_oldest_gpu_is_the_executors() -> None:

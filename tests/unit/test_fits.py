@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from fake_nvml import Card, FakeNvml
 
 from eet_demo.errors import CheckpointError, MemoryPlanError, UnsupportedError
+from eet_demo.machine.gpu import find_gpu
 from eet_demo.race import fits, resources
 from eet_demo.race.fits import Residency, checkpoint_elements, decide, stock_bytes
 from eet_demo.race.lane import Lane
@@ -137,33 +139,26 @@ def test_handle_is_not_loaded_before_it_says_so() -> None:
         handle.kill()
 
 
-class FakeGpu:
-    """A GPU with 7,000 bytes free, of which the worker 42 holds 500."""
-
-    def __init__(self, *arguments: object) -> None:
-        pass
-
-    @staticmethod
-    def available() -> bool:
-        return True
-
-    def free_bytes(self) -> int:
-        return 7000
-
-    def sample(self, pid: int) -> dict[str, int]:
-        return {"device_process": 500, "device_total": 9000}
-
-
 def test_memory_is_counted_where_the_race_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """On CUDA the GPU's free bytes and what a worker holds of them, elsewhere the host's."""
-    monkeypatch.setattr(resources, "GpuMemory", FakeGpu)
-    monkeypatch.setattr(memory, "GpuMemory", FakeGpu)
-    machine = resources.RaceResources(tmp_path, Hardware("test", 2, 2**33), 2, lambda: 123)
+    FakeNvml(Card("H100", "GPU-1", memory=(16000, 9000), processes={os.getpid(): 500})).install(monkeypatch)
+    gpu = find_gpu()
+    machine = resources.RaceResources(tmp_path, Hardware("test", 2, 2**33), 2, lambda: 123, gpu)
     assert machine.available_on("cuda") == 7000
     assert machine.available_on("sim") == machine.available_on("cpu") == 123
     machine.close()
     for device, held in (("cuda", 500), ("cpu", None)):
         lane = Lane(0, dataclasses.replace(OPTIONS, device=device), cast(Any, None), cast(Any, None))
         assert lane.held_bytes == 0, "no process yet"
-        lane._memory = memory.ProcessMemory(os.getpid())
+        lane._memory = memory.ProcessMemory(os.getpid(), gpu)
         assert lane.held_bytes == held if held is not None else lane.held_bytes > 2**20
+
+
+@pytest.mark.parametrize("used", [0, None])
+def test_bytes_that_nvml_cannot_count_are_no_sample(monkeypatch: pytest.MonkeyPatch, used: int | None) -> None:
+    """Inside containers NVML lists a process with 0 bytes: that is not known, and not nothing."""
+    FakeNvml(Card("H100", "GPU-1", memory=(16000, 9000), processes={os.getpid(): used})).install(monkeypatch)
+    found = memory.ProcessMemory(os.getpid(), find_gpu()).sample()
+    assert "device_process" not in found
+    assert found["device_total"] == 9000
+    assert found["process"] > 2**20

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from fake_nvml import Card, FakeNvml
 
 from eet_demo.machine import hardware
+from eet_demo.machine.gpu import find_gpu
 
 MIB = 2**20
 
@@ -121,59 +122,12 @@ def test_arm_cpu_has_a_name_and_features_too(machine: Path) -> None:
     assert hardware.cpu_features() == {"fp", "asimd"}
 
 
-class Nvml:
-    """NVIDIA's library with one device."""
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self, devices: int = 1, driver: bool = True) -> None:
-        self.devices, self.driver, self.open = devices, driver, False
-
-    def nvmlInit(self) -> None:
-        if not self.driver:
-            raise self.NVMLError("Driver Not Loaded")
-        self.open = True
-
-    def nvmlShutdown(self) -> None:
-        self.open = False
-
-    def nvmlDeviceGetCount(self) -> int:
-        return self.devices
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        return index
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
-        return SimpleNamespace(total=80 * 2**30)
-
-    def nvmlDeviceGetName(self, handle: int) -> str:
-        return "NVIDIA H100 80GB HBM3"
-
-    def nvmlSystemGetDriverVersion(self) -> str:
-        return "580.159.03"
-
-
-@pytest.mark.parametrize(
-    ("nvml", "expected"),
-    [
-        (Nvml(), ("NVIDIA H100 80GB HBM3", 80 * 2**30, "580.159.03")),
-        (Nvml(devices=0), (None, None, None)),
-        (Nvml(driver=False), (None, None, None)),
-    ],
-)
-def test_gpu_is_read_where_there_is_one(
-    machine: Path, monkeypatch: pytest.MonkeyPatch, nvml: Nvml, expected: tuple[Any, ...]
-) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    found = hardware.read_hardware()
-    assert (found.gpu, found.gpu_memory_bytes, found.driver) == expected
-    assert not nvml.open
-
-
-def test_machine_without_nvidias_package_has_no_gpu(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert hardware.read_hardware().gpu is None
+def test_gpu_is_the_one_that_is_given(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeNvml(Card("NVIDIA H100 80GB HBM3", "GPU-1")).install(monkeypatch)
+    found = hardware.read_hardware(gpu=find_gpu())
+    assert (found.gpu, found.gpu_memory_bytes, found.driver) == ("NVIDIA H100 80GB HBM3", 80 * 2**30, "580.159.03")
+    bare = hardware.read_hardware()
+    assert (bare.gpu, bare.gpu_memory_bytes, bare.driver) == (None, None, None)
 
 
 def test_this_machine_can_be_read() -> None:

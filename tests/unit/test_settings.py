@@ -9,7 +9,14 @@ import pytest
 from eet_demo.errors import RequestError
 from eet_demo.settings import Settings, load_settings
 
-VARIABLES = ("CUDA_VISIBLE_DEVICES", "SPACE_ID", "ACCELERATOR", "SPACES_ZERO_GPU", "HF_HUB_OFFLINE")
+VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "SPACE_ID",
+    "ACCELERATOR",
+    "SPACES_ZERO_GPU",
+    "HF_HUB_OFFLINE",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +53,9 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.memory_limit, settings.hub_offline) == (8 * 2**30, True)
     monkeypatch.setenv("EET_DEMO_DEVICE", "cuda")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert (load_settings().device, load_settings().cuda_visible_devices) == ("cuda", "")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    settings = load_settings()
+    assert (settings.device, settings.cuda_visible_devices, settings.cuda_device_order) == ("cuda", "", "PCI_BUS_ID")
 
 
 def test_models_follow_the_cache_unless_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from eet_demo.race.resources import RaceResources
 from eet_demo.records import RaceSettings
 from eet_demo.results.metrics import figures
 from eet_demo.results.trace import Trace, save_trace
+from tools.gpucheck.environment import cuda_gpu
 from tools.gpucheck.parts import Context, Record
 
 SHORT = {"context": 128, "new_tokens": 128}
@@ -131,7 +132,10 @@ def race_settings(context: Context, shape: str, sides: Sequence[str], work: Work
 def machine() -> Iterator[RaceResources]:
     """This machine as `bench` has it, for one part: the workers end with it."""
     resources = RaceResources.of_this_machine(
-        models_dir=Path.home() / ".cache" / "eet-demo" / "models", hub_enabled=False, catalogue_only=False
+        models_dir=Path.home() / ".cache" / "eet-demo" / "models",
+        gpu=cuda_gpu(),
+        hub_enabled=False,
+        catalogue_only=False,
     )
     try:
         yield resources

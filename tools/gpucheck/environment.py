@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import shutil
 from typing import Any
 
+from eet_demo.machine.gpu import Gpu, find_gpu
 from eet_demo.machine.hardware import read_hardware
 from eet_demo.records import as_json
 from eet_demo.results.software import software_versions
-from eet_demo.worker.memory import nvml_library
 from tools.gpucheck import processes
 from tools.gpucheck.parts import Context, Record
 
@@ -28,26 +29,33 @@ QUERY_LIMIT_S = 30.0
 
 def environment(context: Context) -> Record:
     """Hardware, driver, clocks as they are read now, and versions. What cannot be asked is None, with no guess."""
+    gpu = cuda_gpu()
     return {
-        "hardware": as_json(read_hardware()),
-        "nvidia_smi": nvidia_smi(min(QUERY_LIMIT_S, context.left_s())),
-        "nvml": nvml_figures(),
+        "hardware": as_json(read_hardware(gpu=gpu)),
+        "nvidia_smi": nvidia_smi(gpu, min(QUERY_LIMIT_S, context.left_s())),
+        "nvml": nvml_figures(gpu),
         "cuda": cuda_figures(context),
         "software": software_versions() | _versions(),
         "settings": {"dtype": context.settings.dtype, "repeats": context.settings.repeats},
     }
 
 
-def nvidia_smi(limit_s: float) -> dict[str, str] | None:
-    """The QUERY's answers for GPU 0; None without the tool or without a GPU it can talk to."""
+def cuda_gpu() -> Gpu | None:
+    """The GPU that the parts run on."""
+    return find_gpu(os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"))
+
+
+def nvidia_smi(gpu: Gpu | None, limit_s: float) -> dict[str, str] | None:
+    """The QUERY's answers for `gpu`; None without one or without the tool, or where that cannot talk to it."""
     tool = shutil.which("nvidia-smi")
-    if tool is None:
+    uuid = gpu.uuid if gpu is not None else None
+    if tool is None or uuid is None:
         return None
     try:
-        output = processes.run([tool, f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader"], limit_s)
+        command = [tool, f"--id={uuid}", f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader"]
+        return parse_query(processes.run(command, limit_s))
     except processes.ProcessFailed:
         return None
-    return parse_query(output)
 
 
 def parse_query(output: str) -> dict[str, str] | None:
@@ -57,18 +65,16 @@ def parse_query(output: str) -> dict[str, str] | None:
     return dict(zip(QUERY, values, strict=True)) if len(values) == len(QUERY) else None
 
 
-def nvml_figures() -> dict[str, Any] | None:
-    """Bus width and highest memory clock, from which `spec_bandwidth_gb_s`; None without NVML.
+def nvml_figures(gpu: Gpu | None) -> dict[str, Any] | None:
+    """Bus width and highest memory clock, from which `spec_bandwidth_gb_s`; None where NVML does not tell them.
 
     Two transfers a clock: 2 * 2619 MHz * 5120 bit / 8 = 3352 GB/s for an H100 SXM, whose data sheet says 3.35 TB/s; the
     same product gives the data sheets' 320 for a T4, 600 for an A10G, 864 for an L40S.
     """
-    nvml = nvml_library()
-    if nvml is None:
+    clock_mhz = gpu.max_memory_clock_mhz if gpu is not None else None
+    bus_bits = gpu.memory_bus_bits if gpu is not None else None
+    if clock_mhz is None or bus_bits is None:
         return None
-    device = nvml.nvmlDeviceGetHandleByIndex(0)
-    clock_mhz = int(nvml.nvmlDeviceGetMaxClockInfo(device, nvml.NVML_CLOCK_MEM))
-    bus_bits = int(nvml.nvmlDeviceGetMemoryBusWidth(device))
     return {
         "max_memory_clock_mhz": clock_mhz,
         "memory_bus_bits": bus_bits,

@@ -274,16 +274,16 @@ def do_copy() -> Figures:
 def do_context() -> Figures:
     """Bytes of device memory that a process takes before any model: torch's context, then CuPy's module and cuBLAS."""
     from eet_demo.engine.executors.cuda.compile.cupy_launcher import CupyLauncher
-    from eet_demo.worker.memory import nvml_library
+    from tools.gpucheck.environment import cuda_gpu
 
     torch: Any = importlib.import_module("torch")
-    nvml: Any = nvml_library()
-    if nvml is None:
-        raise SystemExit("NVML does not answer: the memory of a context cannot be told")
-    device = nvml.nvmlDeviceGetHandleByIndex(0)
+    gpu = cuda_gpu()
 
     def used() -> int:
-        return int(nvml.nvmlDeviceGetMemoryInfo(device).used)
+        found = gpu.used_bytes if gpu is not None else None
+        if found is None:
+            raise SystemExit("NVML does not answer: the memory of a context cannot be told")
+        return found
 
     before = used()
     one = torch.zeros(1, device="cuda")
