@@ -180,6 +180,7 @@ class Race:
             prompt_tokens=prompts,
             prompt_text=model.text(prompts[0]),
             sides=list(self._settings.sides),
+            pair=compared_pair(self._settings.sides),
             notes=list(self._notes),
         )
         self._told_notes = len(self._notes)

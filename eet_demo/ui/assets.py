@@ -1,39 +1,89 @@
-"""The page's own files: one script, one style sheet, two fonts, served by this machine alone."""
+"""The page's own files: script, styles, fonts; served by this machine alone, under a path that holds their hash."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import quote
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Route
 
 from eet_demo.paths import ASSETS
 
-STYLE = ASSETS / "race.css"
-SCRIPT = ASSETS / "race.js"
-FONTS = ASSETS / "fonts"
+MODULES = tuple(sorted((ASSETS / "race").glob("*.js")))
+STYLES = (ASSETS / "gradio.css", ASSETS / "race.css")
+FONTS = {
+    "EET Inter": ASSETS / "fonts" / "inter-latin.woff2",
+    "EET Mono": ASSETS / "fonts" / "jetbrains-mono-latin.woff2",
+}
 
-_FONT_FILES = {"EET Inter": "inter-latin.woff2", "EET Mono": "jetbrains-mono-latin.woff2"}
+
+FILES = {path.relative_to(ASSETS).as_posix(): path for path in (*MODULES, *STYLES, *FONTS.values())}
+"""Everything that is served, by its name below `BASE`."""
+
+
+def _digest() -> str:
+    contents = hashlib.sha256()
+    for name, path in FILES.items():
+        contents.update(f"{name}\0".encode() + path.read_bytes())
+    return contents.hexdigest()[:12]
+
+
+BASE = f"page-{_digest()}"
+"""Where the files are, relative to the page (a proxy may serve it below a path of its own). The hash stands in the
+folder, so that a module's relative imports carry it too: no cache ever mixes two versions."""
 
 
 def _url(path: Path) -> str:
-    """Where Gradio serves an allowed file: relative, for a proxy's sub-path; the hash defeats stale caches."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    return f"gradio_api/file={quote(path.as_posix())}?v={digest}"
+    return f"{BASE}/{path.relative_to(ASSETS).as_posix()}"
 
 
 def head_elements() -> str:
-    """Fonts and style sheet for the page's head.
+    """Fonts, style sheets and the script's modules, asked for at once, for the page's head.
 
-    A link, not `launch(css_paths=)`: Gradio rewrites that text rule by rule and loses media queries, `:is()` and
+    Links, not `launch(css_paths=)`: Gradio rewrites that text rule by rule and loses media queries, `:is()` and
     shorthands with variables on the way.
     """
     faces = "".join(
-        f"@font-face{{font-family:'{family}';src:url('{_url(FONTS / name)}') format('woff2');"
+        f"@font-face{{font-family:'{family}';src:url('{_url(path)}') format('woff2');"
         "font-weight:100 900;font-display:swap}"
-        for family, name in _FONT_FILES.items()
+        for family, path in FONTS.items()
     )
-    return f'<style>{faces}</style><link rel="stylesheet" href="{_url(STYLE)}">'
+    styles = "".join(f'<link rel="stylesheet" href="{_url(path)}">' for path in STYLES)
+    modules = "".join(f'<link rel="modulepreload" href="{_url(path)}">' for path in MODULES)
+    return f"<style>{faces}</style>{styles}{modules}"
 
 
-SCRIPT_HEAD = f'<script src="{_url(SCRIPT)}"></script>'
-"""Given to every component that uses the script: Gradio loads it once, before their js_on_load."""
+def mounting(function: str, events: Iterable[str] = ()) -> str:
+    """A component's `js_on_load` that lets `function` of assets/race/index.js fill and own its element.
+
+    Gradio takes an event for known when its name stands in this text in quotes. The address is made absolute here: a
+    relative one would count from Gradio's own script.
+    """
+    names = " ".join(f"'{event}'" for event in events)
+    return f"""/* {names} */
+import(new URL("{_url(ASSETS / "race" / "index.js")}", document.baseURI))
+    .then((page) => page.{function}({{ element, props, server, watch, trigger: (name) => trigger(name) }}))
+    .catch((error) => {{
+        element.textContent = `This part of the page could not be loaded (${{error.message}}). Reload the page.`;
+        throw error;
+    }});"""
+
+
+async def _serve(request: Request) -> Response:
+    """One of the files; a browser keeps it and never asks again, since its path changes when it does."""
+    path = FILES.get(request.path_params["name"])
+    if path is None:
+        raise HTTPException(404)
+    return FileResponse(path, headers={"Cache-Control": "public, max-age=31536000, immutable"})
+
+
+def routes() -> list[BaseRoute]:
+    """What a page's web application serves besides Gradio's own.
+
+    No `StaticFiles`: mounted, it finds nothing behind a proxy that takes a sub-path away, as `root_path` has it.
+    """
+    return [Route(f"/{BASE}/{{name:path}}", _serve)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ import gradio as gr
 from eet_demo.errors import RequestError
 from eet_demo.records import RaceSettings, Schedule, as_json
 from eet_demo.text.prompts import OWN_TEXT
-from eet_demo.ui.assets import SCRIPT_HEAD
+from eet_demo.ui.assets import mounting
 from eet_demo.ui.offer import BASELINES, DEFAULT_CONTEXT, DEFAULT_NEW_TOKENS, ModelChoice, Offer
 
 MAX_NEW_TOKENS = 1024
@@ -23,8 +23,6 @@ WEIGHTS_WORDS = {
     "dense": "dense: every value in full",
     "q8_0": "q8_0: 8 bits, quantised here",
 }
-
-_PICKER_JS = "eetRace.mountModelPicker({ element, props, watch });"
 
 Values = Mapping[Any, Any]
 
@@ -158,7 +156,7 @@ def build_deck(offer: Offer) -> dict[str, Any]:
 
 def build_model_picker(models: tuple[ModelChoice, ...], chosen: str) -> gr.HTML:
     """A native list, because only that can show a model greyed out with its reason."""
-    return scripted_html(chosen, _PICKER_JS, choices=picker_choices(models), elem_id="eet-model")
+    return scripted_html(chosen, "mountModelPicker", choices=picker_choices(models), elem_id="eet-model")
 
 
 def picker_choices(models: tuple[ModelChoice, ...]) -> list[dict[str, str]]:
@@ -168,9 +166,10 @@ def picker_choices(models: tuple[ModelChoice, ...]) -> list[dict[str, str]]:
     ]
 
 
-def scripted_html(value: Any, js_on_load: str, **props: Any) -> gr.HTML:
-    """An element that a function of assets/race.js fills and owns."""
-    return gr.HTML(value, html_template="", js_on_load=js_on_load, head=SCRIPT_HEAD, apply_default_css=False, **props)
+def scripted_html(value: Any, function: str, events: Iterable[str] = (), **props: Any) -> gr.HTML:
+    """An element that `function` of assets/race/index.js fills and owns; `events` are those it triggers."""
+    js = mounting(function, events)
+    return gr.HTML(value, html_template="", js_on_load=js, apply_default_css=False, **props)
 
 
 def weights_choices(offer: Offer, model_id: str, chosen: str = "") -> dict[str, Any]:

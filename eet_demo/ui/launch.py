@@ -9,8 +9,7 @@ from typing import Any
 import gradio as gr
 
 from eet_demo.errors import PortInUseError
-from eet_demo.paths import ASSETS
-from eet_demo.ui.assets import head_elements
+from eet_demo.ui.assets import head_elements, routes
 
 
 def require_free_port(host: str, port: int) -> None:
@@ -87,7 +86,7 @@ def launch_options() -> dict[str, Any]:
         "footer_links": [],
         "run_history": False,
         "ssr_mode": False,
-        "allowed_paths": [str(ASSETS)],
+        "app_kwargs": {"routes": routes()},
         "show_error": True,
     }
 

@@ -21,8 +21,6 @@ TAGLINE = "Stock Hugging Face generate against an optimised engine: same model, 
 MACHINE = "machine"
 QUEUE_LENGTH = 32
 
-_STAGE_JS = "eetRace.mount({ element, props, server, watch, trigger: (name) => trigger(name) }); /* 'go' 'leave' */"
-_HEAD_JS = "eetRace.mountHead({ element, props });"
 _STATUS_TEMPLATE = """<p class="eet-status">${value}</p>"""
 
 
@@ -86,11 +84,11 @@ def build_replay(trace: Mapping[str, Any]) -> gr.Blocks:
 
 
 def _build_head(title: str, options: bool) -> gr.HTML:
-    return scripted_html(None, _HEAD_JS, title=title, tagline=TAGLINE, options=options)
+    return scripted_html(None, "mountHead", title=title, tagline=TAGLINE, options=options)
 
 
 def _build_stage(value: dict[str, Any], handlers: Handlers | None) -> gr.HTML:
-    """The element that assets/race.js owns. Its value is a small payload, never the text so far."""
+    """The element that assets/race/stage.js owns. Its value is a small payload, never the text so far."""
     functions: list[Callable[..., Any]] = []
     if handlers is not None:
         # Gradio marks server functions with an attribute, which bound methods refuse.
@@ -101,7 +99,7 @@ def _build_stage(value: dict[str, Any], handlers: Handlers | None) -> gr.HTML:
             return handlers.trace(asked)
 
         functions = [resync, trace]
-    return scripted_html(sealed(value), _STAGE_JS, server_functions=functions, elem_id="eet-stage")
+    return scripted_html(sealed(value), "mountStage", ("go", "leave"), server_functions=functions, elem_id="eet-stage")
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, str]:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from eet_demo.results.metrics import figures
+from eet_demo.sides.names import compared_pair
 from eet_demo.ui.precision import precision_words, recorded_saving
 
 
 def recorded_result(trace: Mapping[str, Any]) -> dict[str, Any]:
-    """`trace`, its figures and `precision` in words, as assets/race.js reads them."""
+    """`trace`, its figures, the pair they compare and `precision` in words, as the page's script reads them."""
     words = precision_words(trace["settings"], recorded_saving(trace))
-    return {"trace": dict(trace), **figures(trace), "precision": words}
+    pair = compared_pair([side["name"] for side in trace["sides"]])
+    return {"trace": dict(trace), **figures(trace), "pair": pair, "precision": words}

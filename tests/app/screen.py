@@ -41,9 +41,9 @@ OpenPage = Callable[..., Page]
 
 def press_race(page: Page) -> None:
     """Presses Race and waits for the server's first word about it."""
-    before = page.evaluate("window.__race.stage.run")
+    before = page.evaluate("window.__race.stage.inbox.run")
     page.click("#eet-race")
-    page.wait_for_function("before => window.__race.stage.run !== before", arg=before)
+    page.wait_for_function("before => window.__race.stage.inbox.run !== before", arg=before)
 
 
 def wait_state(page: Page, *states: str) -> None:

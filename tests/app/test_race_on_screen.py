@@ -85,7 +85,7 @@ def test_replay_plays_both_sides_on_one_clock(open_page: OpenPage, tmp_path: Pat
     race_ns = page.evaluate("window.__clock.durationNs")
     page.wait_for_function("[0, 1].every(side => document.querySelectorAll('.eet-text')[side].textContent.length > 5)")
     page.get_by_role("button", name="Pause").click()
-    assert 0 < page.evaluate("window.__race.stage.clockNs") < race_ns
+    assert 0 < page.evaluate("window.__clock.ns") < race_ns
     wait_end(page)
     trace = download_trace(page, tmp_path)
     for share in (0.1, 0.75, 0.4, 0.999):  # backwards too
@@ -108,9 +108,9 @@ def test_scrub_and_play_by_keyboard(open_page: OpenPage) -> None:
     assert page.evaluate("window.__race.state") == "done"  # less motion: the replay is offered, not begun
     page.get_by_label("Replay position").focus()
     page.keyboard.press("Home")
-    page.wait_for_function("window.__race.stage.clockNs === 0")
+    page.wait_for_function("window.__clock.ns === 0")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("window.__race.stage.clockNs > 0")
+    page.wait_for_function("window.__clock.ns > 0")
     page.get_by_role("button", name="Play", exact=True).focus()
     page.keyboard.press("Space")
     wait_state(page, "replay")
@@ -197,7 +197,7 @@ def test_lost_updates_are_asked_for_again(open_page: OpenPage, tmp_path: Path) -
         }"""
     )
     race_to_end(page)
-    assert page.evaluate("window.__race.stage.resyncs") > 0
+    assert page.evaluate("window.__race.stage.inbox.resyncs") > 0
     trace = download_trace(page, tmp_path)
     for side in (0, 1):
         assert text_of(page, side) == side_text(trace, side)
