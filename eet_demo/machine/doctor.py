@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import importlib.metadata
 import importlib.util
 import platform
@@ -40,15 +41,42 @@ _RACE_BYTES = 3 * _GIB  # both sides of the default model in float32 at a few th
 State = Literal["yes", "no", "slow", "unneeded"]
 
 
+class CheckId(enum.Enum):
+    """What is looked at: its name, and what it is for, in words that nothing decides by."""
+
+    PYTHON = ("Python", "everything")
+    PACKAGES = ("packages", "everything")
+    COMPILER = ("C++ compiler", "the engine on a CPU")
+    PROCESSOR = ("processor", "speed")
+    MEMORY = ("memory", "the default model")
+    MODEL = ("default model", "the default race")
+    DISK = ("disk", "models")
+    GPU = ("GPU", "the engine on a GPU")
+    CUPY = ("CuPy", "the engine on a GPU")
+    TORCH = ("torch for CUDA", "the engine on a GPU")
+    DEVICE_CPU = ("device cpu", "races on the processor")
+    DEVICE_CUDA = ("device cuda", "races on the GPU")
+    DEVICE_SIM = ("device sim", "the GPU's kernels without a GPU")
+    BROWSER = ("Chromium", "browser tests")
+    HUB = ("Hugging Face Hub", "more models")
+
+
 @dataclass(frozen=True)
 class Check:
     """One line of the report. `state`: yes, no, slow (it runs, but below what it could), unneeded (an extra)."""
 
-    name: str
-    purpose: str
+    id: CheckId
     state: State
     found: str
     remedy: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.id.value[0]
+
+    @property
+    def purpose(self) -> str:
+        return self.id.value[1]
 
 
 def examine(settings: Settings) -> list[Check]:
@@ -68,40 +96,40 @@ def examine(settings: Settings) -> list[Check]:
         gpu,
         cupy,
         torch,
-        _device("device cpu", "races on the processor", [compiler]),
-        _device("device cuda", "races on the GPU", [gpu, cupy, torch]),
-        _device("device sim", "the GPU's kernels without a GPU", [compiler]),
+        _device(CheckId.DEVICE_CPU, [compiler]),
+        _device(CheckId.DEVICE_CUDA, [gpu, cupy, torch]),
+        _device(CheckId.DEVICE_SIM, [compiler]),
         _browser(),
     ]
     return [*checks, _hub(hub)]
 
 
-def _device(name: str, purpose: str, needs: Iterable[Check]) -> Check:
+def _device(device: CheckId, needs: Iterable[Check]) -> Check:
     """A device runs when all it needs is there; else the first thing that is missing, with its remedy."""
     missing = next((check for check in needs if check.state != "yes"), None)
     if missing is None:
-        return Check(name, purpose, "yes", "can run")
-    return Check(name, purpose, "unneeded", f"{missing.name}: {missing.found}", missing.remedy)
+        return Check(device, "yes", "can run")
+    return Check(device, "unneeded", f"{missing.name}: {missing.found}", missing.remedy)
 
 
 def can_race(checks: Iterable[Check]) -> bool:
-    """Whether the default race runs: nothing that it needs is missing. A model that is still to be fetched may be."""
-    return all(check.state != "no" or check.purpose == "more models" for check in checks)
+    """Whether the default race runs: nothing that it needs is missing."""
+    return all(check.state != "no" for check in checks)
 
 
 def _python() -> Check:
     found = platform.python_version()
     if sys.version_info[:2] in PYTHONS:
-        return Check("Python", "everything", "yes", found)
-    return Check("Python", "everything", "no", found, "Install Python 3.12 and run: make PYTHON=python3.12 setup")
+        return Check(CheckId.PYTHON, "yes", found)
+    return Check(CheckId.PYTHON, "no", found, "Install Python 3.12 and run: make PYTHON=python3.12 setup")
 
 
 def _packages() -> Check:
     versions = {name: _version(name) for name in NEEDED}
     if missing := [name for name, version in versions.items() if version is None]:
-        return Check("packages", "everything", "no", f"missing: {', '.join(missing)}", "Run: make setup")
+        return Check(CheckId.PACKAGES, "no", f"missing: {', '.join(missing)}", "Run: make setup")
     shown = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "gradio"))
-    return Check("packages", "everything", "yes", shown)
+    return Check(CheckId.PACKAGES, "yes", shown)
 
 
 def _version(package: str) -> str | None:
@@ -115,9 +143,9 @@ def _compiler() -> Check:
     from eet_demo.engine.executors.cpu.compiler import find_compiler
 
     try:
-        return Check("C++ compiler", "the engine on a CPU", "yes", find_compiler())
+        return Check(CheckId.COMPILER, "yes", find_compiler())
     except KernelCompileError as error:
-        return Check("C++ compiler", "the engine on a CPU", "no", "none", error.remedy)
+        return Check(CheckId.COMPILER, "no", "none", error.remedy)
 
 
 def _cpu(settings: Settings) -> Check:
@@ -128,28 +156,24 @@ def _cpu(settings: Settings) -> Check:
         f"{hardware.cpu_name()}, {hardware.usable_cores(settings.threads)} cores, {' '.join(wide) or 'no vector units'}"
     )
     if {"avx2", "fma"} <= features or "asimd" in features:
-        return Check("processor", "speed", "yes", found)
-    return Check(
-        "processor", "speed", "slow", found, "It runs, slowly: kernels are fast with AVX2 and FMA, or on ARM64."
-    )
+        return Check(CheckId.PROCESSOR, "yes", found)
+    return Check(CheckId.PROCESSOR, "slow", found, "It runs, slowly: kernels are fast with AVX2 and FMA, or on ARM64.")
 
 
 def _memory(settings: Settings) -> Check:
     available = hardware.available_memory_bytes(settings.memory_limit)
     found = f"{available / _GIB:.1f} GiB available"
     if available >= _RACE_BYTES:
-        return Check("memory", "the default model", "yes", found)
+        return Check(CheckId.MEMORY, "yes", found)
     remedy = f"Close other programs, or raise the container's limit, to {_RACE_BYTES // _GIB} GiB."
-    return Check("memory", "the default model", "slow", found, remedy)
+    return Check(CheckId.MEMORY, "slow", found, remedy)
 
 
 def _model(settings: Settings) -> Check:
     folder = catalog.local_folder(DEFAULT_MODEL, settings.models_dir)
     if folder is not None:
-        return Check("default model", "the default race", "yes", str(folder))
-    return Check(
-        "default model", "the default race", "no", "not here", f"Run: python -m eet_demo fetch {DEFAULT_MODEL}"
-    )
+        return Check(CheckId.MODEL, "yes", str(folder))
+    return Check(CheckId.MODEL, "no", "not here", f"Run: python -m eet_demo fetch {DEFAULT_MODEL}")
 
 
 def _disk(settings: Settings) -> Check:
@@ -161,26 +185,25 @@ def _disk(settings: Settings) -> Check:
     here = catalog.local_folder(DEFAULT_MODEL, settings.models_dir) is not None
     found = f"{free / _GIB:.1f} GiB free for {settings.models_dir}"
     if here or free >= 5 * entry.parameters:
-        return Check("disk", "models", "yes", found)
-    return Check("disk", "models", "no", found, "Free a GiB, or set EET_DEMO_MODELS_DIR to a larger disk.")
+        return Check(CheckId.DISK, "yes", found)
+    return Check(CheckId.DISK, "no", found, "Free a GiB, or set EET_DEMO_MODELS_DIR to a larger disk.")
 
 
 def _gpu(there: Gpu | None, visible: Gpu | None) -> Check:
     """The GPU that CUDA would use; one that is `there` and that a process does not see is hidden by CUDA's settings."""
-    purpose = "the engine on a GPU"
     gpu = visible or there
     if gpu is None:
         remedy = "Races run on the CPU. With an NVIDIA GPU, install its driver."
-        return Check("GPU", purpose, "unneeded", "no NVIDIA driver or device", remedy)
+        return Check(CheckId.GPU, "unneeded", "no NVIDIA driver or device", remedy)
     memory, driver, capability = gpu.memory_bytes, gpu.driver, gpu.capability
     known = (f"{memory / _GIB:.0f} GiB" if memory is not None else "", f"driver {driver}" if driver is not None else "")
     found = ", ".join((gpu.name or "an NVIDIA GPU", *filter(None, known)))
     if visible is None:
-        return Check("GPU", purpose, "unneeded", f"{found}, hidden", "Unset CUDA_VISIBLE_DEVICES.")
+        return Check(CheckId.GPU, "unneeded", f"{found}, hidden", "Unset CUDA_VISIBLE_DEVICES.")
     if capability is not None and capability < OLDEST_CAPABILITY:
         remedy = f"Kernels need sm_{OLDEST_CAPABILITY} (Turing, 2018) or later: races run on the CPU."
-        return Check("GPU", purpose, "unneeded", f"{found}, sm_{capability} is too old", remedy)
-    return Check("GPU", purpose, "yes", found)
+        return Check(CheckId.GPU, "unneeded", f"{found}, sm_{capability} is too old", remedy)
+    return Check(CheckId.GPU, "yes", found)
 
 
 def _cupy(gpu: Gpu | None) -> Check:
@@ -188,28 +211,28 @@ def _cupy(gpu: Gpu | None) -> Check:
     installed = next((name for name in CUPY_DRIVERS if _version(name)), None)
     found = f"{installed} {_version(installed)}" if installed else "none"
     if gpu is None:
-        return Check("CuPy", "the engine on a GPU", "unneeded", found, "Only of use with an NVIDIA GPU.")
+        return Check(CheckId.CUPY, "unneeded", found, "Only of use with an NVIDIA GPU.")
     major = int(gpu.driver.split(".")[0]) if gpu.driver is not None else max(CUPY_DRIVERS.values())
     fitting = next((name for name, oldest in CUPY_DRIVERS.items() if major >= oldest), None)
     if fitting is None:
-        return Check("CuPy", "the engine on a GPU", "unneeded", found, "Update the NVIDIA driver to 525 or newer.")
+        return Check(CheckId.CUPY, "unneeded", found, "Update the NVIDIA driver to 525 or newer.")
     if installed and major >= CUPY_DRIVERS[installed]:
-        return Check("CuPy", "the engine on a GPU", "yes", found)
-    return Check("CuPy", "the engine on a GPU", "unneeded", found, f"Driver {gpu.driver} wants: pip install {fitting}")
+        return Check(CheckId.CUPY, "yes", found)
+    return Check(CheckId.CUPY, "unneeded", found, f"Driver {gpu.driver} wants: pip install {fitting}")
 
 
 def _torch() -> Check:
     """Whether torch was built for CUDA, read from its version file: importing it takes seconds and 300 MB."""
     version = _version("torch")
     if version is None:
-        return Check("torch for CUDA", "the engine on a GPU", "unneeded", "no torch", "Run: make setup")
+        return Check(CheckId.TORCH, "unneeded", "no torch", "Run: make setup")
     spec = importlib.util.find_spec("torch")
     folder = Path(next(iter((spec and spec.submodule_search_locations) or []), ""))
     built = re.search(r"^cuda\b[^=]*= *'([\d.]+)'", _text(folder / "version.py"), re.MULTILINE)
     if built is None:
         remedy = "With an NVIDIA GPU: pip install --force-reinstall torch, of a build for CUDA."
-        return Check("torch for CUDA", "the engine on a GPU", "unneeded", f"torch {version}, for CPU alone", remedy)
-    return Check("torch for CUDA", "the engine on a GPU", "yes", f"torch {version}, CUDA {built.group(1)}")
+        return Check(CheckId.TORCH, "unneeded", f"torch {version}, for CPU alone", remedy)
+    return Check(CheckId.TORCH, "yes", f"torch {version}, CUDA {built.group(1)}")
 
 
 def _text(path: Path) -> str:
@@ -222,21 +245,19 @@ def _text(path: Path) -> str:
 def _browser() -> Check:
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if path:
-        return Check("Chromium", "browser tests", "yes", path)
-    return Check(
-        "Chromium", "browser tests", "unneeded", "none", "Tests skip the page; Debian: apt-get install chromium"
-    )
+        return Check(CheckId.BROWSER, "yes", path)
+    return Check(CheckId.BROWSER, "unneeded", "none", "Tests skip the page; Debian: apt-get install chromium")
 
 
 def _hub(hub: Hub) -> Check:
     if not hub.enabled:
-        return Check("Hugging Face Hub", "more models", "unneeded", "switched off", "Unset EET_DEMO_HUB_OFFLINE.")
+        return Check(CheckId.HUB, "unneeded", "switched off", "Unset EET_DEMO_HUB_OFFLINE.")
     deadline = time.monotonic() + PROBE_SECONDS
     while hub.reachable is None and time.monotonic() < deadline:
         time.sleep(0.02)
     if hub.reachable:
-        return Check("Hugging Face Hub", "more models", "yes", "reachable")
-    return Check("Hugging Face Hub", "more models", "unneeded", "not reachable", "The default model does not need it.")
+        return Check(CheckId.HUB, "yes", "reachable")
+    return Check(CheckId.HUB, "unneeded", "not reachable", "The default model does not need it.")
 
 
 def table(checks: Iterable[Check]) -> Table:

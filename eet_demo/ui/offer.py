@@ -9,7 +9,7 @@ from typing import Any
 
 from eet_demo.engine.devices import DEVICES
 from eet_demo.errors import DeviceMissingError, UnsupportedError
-from eet_demo.machine.doctor import Check
+from eet_demo.machine.doctor import Check, CheckId
 from eet_demo.models import catalog
 from eet_demo.models.catalog import ModelEntry
 from eet_demo.models.hub import Hub
@@ -171,7 +171,7 @@ def _memory(entry: ModelEntry) -> str:
 
 def choose_device(wanted: str, checks: Iterable[Check]) -> tuple[Device, str]:
     """(device, why it cannot run here): the owner's, or of `auto` the GPU where it can be used, else the processor."""
-    cuda = next(check for check in checks if check.name == "device cuda")
+    cuda = next(check for check in checks if check.id is CheckId.DEVICE_CUDA)
     if cuda.state == "yes":
         return ("cpu" if wanted == "cpu" else "cuda"), ""
     return ("cuda", f"{cuda.found}. {cuda.remedy}") if wanted == "cuda" else ("cpu", "")
@@ -182,7 +182,7 @@ def notice_of(checks: Iterable[Check]) -> Notice | None:
 
     A model that is not here yet is no obstacle: the race fetches it.
     """
-    missing = [check for check in checks if check.state == "no" and check.purpose != "the default race"]
+    missing = [check for check in checks if check.state == "no" and check.id is not CheckId.MODEL]
     if not missing:
         return None
     first = missing[0]

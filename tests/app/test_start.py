@@ -19,7 +19,7 @@ from playwright.sync_api import expect
 from screen import OpenPage, draw_end, lane, press_race, set_slider, wait_end
 
 from eet_demo.errors import PortInUseError
-from eet_demo.machine.doctor import Check
+from eet_demo.machine.doctor import Check, CheckId
 from eet_demo.records import Hardware
 from eet_demo.ui.launch import require_free_port
 from eet_demo.ui.offer import ModelChoice, Notice, Offer, notice_of
@@ -110,9 +110,9 @@ def test_app_answers_in_time_and_races_the_real_model(request: pytest.FixtureReq
 
 
 def test_what_keeps_the_engine_from_running_is_a_notice_with_its_remedy() -> None:
-    fine = Check("Python", "everything", "yes", "3.11")
-    absent = Check("default model", "the default race", "no", "not here", "fetch it")  # the race fetches it
-    compiler = Check("C++ compiler", "the engine on a CPU", "no", "none", "Install one: apt-get install g++")
+    fine = Check(CheckId.PYTHON, "yes", "3.11")
+    absent = Check(CheckId.MODEL, "no", "not here", "fetch it")  # the race fetches it
+    compiler = Check(CheckId.COMPILER, "no", "none", "Install one: apt-get install g++")
     assert notice_of([fine, absent]) is None
     notice = notice_of([fine, absent, compiler])
     assert notice == Notice("C++ compiler: none. It is needed for the engine on a CPU.", compiler.remedy)

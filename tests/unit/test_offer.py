@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eet_demo.errors import DeviceMissingError, UnsupportedError
-from eet_demo.machine.doctor import Check
+from eet_demo.machine.doctor import Check, CheckId
 from eet_demo.models import catalog
 from eet_demo.records import Hardware, RaceSettings
 from eet_demo.ui.controls import weights_choices
@@ -18,7 +18,7 @@ from eet_demo.ui.runs import Runs
 
 MODELS = (ModelChoice("gguf", "G", 64, "", packed=True), ModelChoice("plain", "P", 64, ""))
 OFFER = Offer(lambda: MODELS, {}, Hardware("CPU", 1, 1), {})
-MISSING = Check("device cuda", "races on the GPU", "unneeded", "CuPy: none", "Driver 550.54 wants: pip install cupy")
+MISSING = Check(CheckId.DEVICE_CUDA, "unneeded", "CuPy: none", "Driver 550.54 wants: pip install cupy")
 
 
 @pytest.mark.parametrize(
