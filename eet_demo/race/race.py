@@ -39,6 +39,7 @@ class Race:
         self._updates: list[Update] = []
         self._notes: list[str] = []
         self._told_notes: int | None = None  # None until the page knows of the race
+        self._told_state: tuple[str, str] | None = None
         self._lanes: list[Lane] = []
         self._model: RaceModel | None = None
 
@@ -193,6 +194,10 @@ class Race:
         self._updates.append(update)
 
     def _post_states(self, state: str, detail: str) -> None:
+        """Every side's state; nothing while the words stay the same, however often it is called."""
+        if (state, detail) == self._told_state:
+            return
+        self._told_state = state, detail
         for index in range(len(self._settings.sides)):
             self._post(kind="state", side=index, state=state, detail=detail)
 

@@ -258,10 +258,10 @@ def test_race_waits_while_another_one_runs_and_says_so(race_resources: RaceResou
         for batch in second.run():
             updates.extend(batch)
 
-    thread = threading.Thread(target=watch)
+    thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     time.sleep(0.3)
-    assert {update["kind"] for update in updates} == {"state"}
+    assert [(update["kind"], update["side"]) for update in updates] == [("state", 0), ("state", 1)], "said once"
     assert "another race" in updates[0]["detail"]
     for _ in first:
         continue

@@ -55,16 +55,20 @@ def test_stop_during_a_download_ends_quietly(
         fetched.wait(20)
         return tmp_path
 
+    ticks = 0
+
     monkeypatch.setattr(fetching, "resolve", fetch)
     race_resources.models_dir = tmp_path
     race = race_of(race_resources, model="gpt2")
     said = []
-    for update in updates_of(race):
-        said.append(update)
-        if "downloading 25 %" in update.get("detail", ""):
+    for batch in race.run():
+        said += batch
+        ticks += any("downloading 25 %" in update["detail"] for update in said)
+        if ticks == 5:
             race.stop()
     fetched.set()
     assert {update["kind"] for update in said} == {"state"}, "no error, and no result of nothing"
+    assert len(set(map(str, said))) == len(said), "the same words are not said at every tick"
     assert [update["state"] for update in said[-2:]] == ["stopped", "stopped"]
     assert "fetching gpt2: downloading 25 %, in the background" in said[-1]["detail"]
     assert race_resources.turn.acquire(blocking=False)
