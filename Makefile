@@ -52,7 +52,7 @@ test: .venv/dev.stamp setup lint
 
 # Plants faults in the CUDA kernels, one at a time; fails if a test misses one. Hours, not minutes, on two cores.
 mutation: .venv/dev.stamp
-	$(BIN)/python tests/kernels/mutation.py $(ARGS)
+	$(BIN)/python -m tests.kernels.mutation $(ARGS)
 
 # Every kernel instance for every architecture, with registers and spills; fails when a decode kernel spills.
 gates: .venv/dev.stamp

@@ -13,11 +13,11 @@ import gguf
 import numpy as np
 import tokenizers
 import torch
-from checkpoints import CLASSES, GPT2, LLAMA
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel
 
 from eet_demo.text.prompts import load_documents
+from tests.parity.checkpoints import CLASSES, GPT2, LLAMA
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (

@@ -6,9 +6,8 @@ import hashlib
 import zipfile
 from pathlib import Path
 
-from gguf_files import random_model, write_gguf
-
 from eet_demo.models.catalog import ModelEntry, WheelSource
+from tests.gguf_files import random_model, write_gguf
 
 NAME, VERSION, MEMBER = "tiny-race-llm", "0.1", "tiny_race_llm/tiny.gguf"
 CODE = "import pathlib; pathlib.Path('/tmp/tiny-race-llm-was-run').touch()\n"

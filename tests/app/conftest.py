@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
-from screen import QUICK, WAIT_MS, OpenPage, Scene, ScriptedPage
 
 from eet_demo.machine import hardware
 from eet_demo.race.race import Race
@@ -24,6 +23,7 @@ from eet_demo.text.prompts import load_documents
 from eet_demo.ui.launch import launch_options
 from eet_demo.ui.offer import ModelChoice, Offer
 from eet_demo.ui.page import build_page
+from tests.app.screen import QUICK, WAIT_MS, OpenPage, Scene, ScriptedPage
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_OPTIONS = [

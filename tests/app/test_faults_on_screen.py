@@ -7,7 +7,9 @@ import time
 import psutil
 import pytest
 from playwright.sync_api import Page, expect
-from screen import (
+
+from eet_demo.race.resources import RaceResources
+from tests.app.screen import (
     QUICK,
     OpenPage,
     ScriptedPage,
@@ -22,8 +24,6 @@ from screen import (
     wait_state,
     wait_tokens,
 )
-
-from eet_demo.race.resources import RaceResources
 
 GONE_S = 2.0
 """Within this time a race stops after its tab was closed."""

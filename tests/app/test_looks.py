@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops
 from playwright.sync_api import Page, expect
-from screen import OpenPage, ScriptedPage, draw_end, lane, number, race_to_end, shown_rate, side_text, text_of
 
 from eet_demo.results.metrics import side_metrics
 from eet_demo.results.trace import load_trace
 from eet_demo.ui.launch import launch_options
 from eet_demo.ui.page import build_replay
+from tests.app.screen import OpenPage, ScriptedPage, draw_end, lane, number, race_to_end, shown_rate, side_text, text_of
 
 SAMPLE = Path(__file__).parents[1] / "fixtures" / "sample.trace.json"
 

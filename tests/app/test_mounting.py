@@ -15,7 +15,6 @@ import httpx
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, expect
-from screen import OpenPage, ScriptedPage
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
@@ -25,6 +24,7 @@ from eet_demo.ui import assets
 from eet_demo.ui.controls import scripted_html
 from eet_demo.ui.launch import launch_options
 from eet_demo.ui.page import sealed
+from tests.app.screen import OpenPage, ScriptedPage
 
 IDLE = {
     "hardware": {"cpu": "CPU", "cores": 1, "memory_bytes": 2**30},

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
-from screen import OpenPage, ScriptedPage, lane, number, press_race, race_to_end, wait_end, wait_state
 
 from eet_demo.models import catalog
 from eet_demo.race import fetching
@@ -17,6 +16,7 @@ from eet_demo.race.fits import Residency
 from eet_demo.results.trace import load_trace
 from eet_demo.ui.precision import find_record, load_records, quality_words
 from eet_demo.ui.recording import recorded_result
+from tests.app.screen import OpenPage, ScriptedPage, lane, number, press_race, race_to_end, wait_end, wait_state
 
 SAMPLE = Path(__file__).parents[1] / "fixtures" / "sample.trace.json"
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import expect
-from screen import (
+
+from eet_demo.results.metrics import side_metrics, speedup
+from tests.app.screen import (
     OpenPage,
     ScriptedPage,
     choose_own_text,
@@ -27,8 +29,6 @@ from screen import (
     wait_state,
     wait_tokens,
 )
-
-from eet_demo.results.metrics import side_metrics, speedup
 
 WATCH_LANES = """() => {
     window.seen = [];

@@ -16,13 +16,13 @@ from pathlib import Path
 import psutil
 import pytest
 from playwright.sync_api import expect
-from screen import OpenPage, draw_end, lane, press_race, set_slider, wait_end
 
 from eet_demo.errors import PortInUseError
 from eet_demo.machine.doctor import Check, CheckId
 from eet_demo.records import Hardware
 from eet_demo.ui.launch import require_free_port
 from eet_demo.ui.offer import ModelChoice, Notice, Offer, notice_of
+from tests.app.screen import OpenPage, draw_end, lane, press_race, set_slider, wait_end
 
 ROOT = Path(__file__).parents[2]
 ANSWERS_S = 15.0

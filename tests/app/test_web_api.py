@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from screen import QUICK, ScriptedPage
 
 from eet_demo.records import RaceSettings
 from eet_demo.results.trace import validate_trace
 from eet_demo.ui.handlers import Handlers
 from eet_demo.ui.runs import Runs
+from tests.app.screen import QUICK, ScriptedPage
 
 PARAMETERS = [
     "model",

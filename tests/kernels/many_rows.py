@@ -6,12 +6,12 @@ import mmap
 from dataclasses import dataclass
 
 import numpy as np
-from harness import rounded
 from numpy.typing import NDArray
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.compile.launch import Launcher
 from eet_demo.engine.executors.cuda.launchers.packed_rows import PackedRows
+from tests.kernels.harness import rounded
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Plants one fault at a time in the kernels and shows that the tests catch it: `python tests/kernels/mutation.py`.
+"""Plants one fault at a time in the kernels and shows that the tests catch it: `python -m tests.kernels.mutation`.
 
 The faults are data: `mutations_<stem>.py` beside this file holds `MUTATIONS`, each (text to find, replacement, test),
 for `kernels/cuda/<stem>.cu` or `.cuh`. Every fault gets a copy of the tree of its own; the test must pass without it
@@ -9,8 +9,8 @@ survives and 2 when one could not be planted, did not compile, or its test fails
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("eet_demo", "kernels", "tests/kernels", "pyproject.toml")
+COPIED = ("eet_demo", "kernels", "tests/kernels", "tests/__init__.py", "pyproject.toml")
 TIMEOUT_S = 240
 """A fault may make a kernel run for ever: that counts as caught."""
 
@@ -58,12 +58,8 @@ def load_mutations(folder: Path = Path(__file__).parent, root: Path = ROOT) -> l
     for path in sorted(folder.glob("mutations_*.py")):
         stem = path.stem.removeprefix("mutations_")
         suffix = "cu" if (root / f"kernels/cuda/{stem}.cu").is_file() else "cuh"
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        found += [Mutation(f"kernels/cuda/{stem}.{suffix}", *entry) for entry in module.MUTATIONS]
+        module = runpy.run_path(str(path))
+        found += [Mutation(f"kernels/cuda/{stem}.{suffix}", *entry) for entry in module["MUTATIONS"]]
     return found
 
 

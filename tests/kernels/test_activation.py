@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from harness import ALL_MODES, DTYPES, assert_as_close_as_torch, launcher, rng, rounded
 
 from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.launchers.activation import ACTIVATION_CODE, activation
 from eet_demo.engine.executors.reference import many_rows as reference_many_rows
 from eet_demo.engine.spec import Activation
 from eet_demo.errors import UnsupportedError
+from tests.kernels.harness import ALL_MODES, DTYPES, assert_as_close_as_torch, launcher, rng, rounded
 
 BY_TORCH = {
     "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),

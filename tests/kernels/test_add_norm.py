@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness import (
+
+from eet_demo.engine.executors.cuda.arrays import DType
+from eet_demo.engine.executors.cuda.launchers.add_norm import add_norm
+from eet_demo.engine.executors.cuda.launchers.embed import NormKind
+from eet_demo.engine.executors.reference import kernels as reference
+from eet_demo.engine.executors.reference import many_rows as reference_many_rows
+from eet_demo.errors import UnsupportedError
+from tests.kernels.harness import (
     ALL_MODES,
     DTYPES,
     ORDERS,
@@ -18,13 +25,6 @@ from harness import (
     rng,
     rounded,
 )
-
-from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.launchers.add_norm import add_norm
-from eet_demo.engine.executors.cuda.launchers.embed import NormKind
-from eet_demo.engine.executors.reference import kernels as reference
-from eet_demo.engine.executors.reference import many_rows as reference_many_rows
-from eet_demo.errors import UnsupportedError
 
 EPS = 1e-5
 

@@ -8,17 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from harness import (
-    ALL_MODES,
-    DTYPES,
-    ORDERS,
-    assert_as_close_as_torch,
-    assert_equal,
-    assert_float32_close,
-    launcher,
-    rng,
-    rounded,
-)
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.launchers.attention_decode import (
@@ -32,6 +21,17 @@ from eet_demo.engine.executors.cuda.launchers.attention_decode import (
 )
 from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.errors import UnsupportedError
+from tests.kernels.harness import (
+    ALL_MODES,
+    DTYPES,
+    ORDERS,
+    assert_as_close_as_torch,
+    assert_equal,
+    assert_float32_close,
+    launcher,
+    rng,
+    rounded,
+)
 
 RAGGED = (1, 64, 5, 200, 65, 199, 128)
 """Lengths around the tile of 64 slots, one slot, and a cache of 200 filled to its last slot."""

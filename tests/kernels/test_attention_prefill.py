@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from harness import (
+
+from eet_demo.engine.executors.cuda.arrays import DType
+from eet_demo.engine.executors.cuda.launchers.attention_prefill import attention_prefill, instance
+from eet_demo.engine.executors.cuda.launchers.qkv_post import qkv_post
+from eet_demo.engine.executors.reference import many_rows as reference_many_rows
+from eet_demo.errors import UnsupportedError
+from tests.kernels.harness import (
     ALL_MODES,
     DTYPES,
     ORDERS,
@@ -16,13 +22,7 @@ from harness import (
     rng,
     rounded,
 )
-from many_rows import Ragged, noise, reserve
-
-from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.launchers.attention_prefill import attention_prefill, instance
-from eet_demo.engine.executors.cuda.launchers.qkv_post import qkv_post
-from eet_demo.engine.executors.reference import many_rows as reference_many_rows
-from eet_demo.errors import UnsupportedError
+from tests.kernels.many_rows import Ragged, noise, reserve
 
 HALVES: tuple[DType, ...] = ("float16", "bfloat16")
 RAGGED = Ragged((70, 1, 17), (0, 5, 33), (2, 0, 1))

@@ -6,13 +6,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import ALL_MODES, DTYPES, FORMATS, assert_equal, launcher, make_matrix, random_blocks, rng, rounded
 
 from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.launchers.dequantise import dequantise
 from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat, dequantise_planes, split_blocks
 from eet_demo.engine.executors.reference import many_rows as reference_many_rows
 from eet_demo.errors import UnsupportedError
+from tests.kernels.harness import (
+    ALL_MODES,
+    DTYPES,
+    FORMATS,
+    assert_equal,
+    launcher,
+    make_matrix,
+    random_blocks,
+    rng,
+    rounded,
+)
 
 QUANTISED = [weights for weights in FORMATS if weights != "dense"]
 

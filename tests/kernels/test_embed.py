@@ -6,13 +6,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import ALL_MODES, DTYPES, FORMATS, ORDERS, assert_float32_close, launcher, make_matrix, rng, rounded
 
 from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.launchers.embed import NormKind, embed
 from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
 from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.errors import UnsupportedError
+from tests.kernels.harness import (
+    ALL_MODES,
+    DTYPES,
+    FORMATS,
+    ORDERS,
+    assert_float32_close,
+    launcher,
+    make_matrix,
+    rng,
+    rounded,
+)
 
 VOCAB = 7
 EPS = 0.1

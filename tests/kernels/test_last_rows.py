@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness import ALL_MODES, DTYPES, assert_as_close_as_torch, assert_equal, launcher, rng, rounded
-from test_add_norm import EPS, torch_norm
 
 from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.launchers.embed import NormKind
 from eet_demo.engine.executors.cuda.launchers.last_rows import last_rows
 from eet_demo.engine.executors.reference import many_rows as reference_many_rows
 from eet_demo.errors import UnsupportedError
+from tests.kernels.harness import ALL_MODES, DTYPES, assert_as_close_as_torch, assert_equal, launcher, rng, rounded
+from tests.kernels.test_add_norm import EPS, torch_norm
 
 
 def run(mode: str, wanted: list[int], n: int, dtype: DType, norm: NormKind, bias: bool = True) -> None:

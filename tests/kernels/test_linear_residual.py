@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from harness import (
+
+from eet_demo.engine.executors.cuda.arrays import DType
+from eet_demo.engine.executors.cuda.launchers.gemv import plan_gemv
+from eet_demo.engine.executors.cuda.launchers.linear_residual import linear_residual
+from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
+from eet_demo.engine.executors.reference import kernels as reference
+from eet_demo.errors import UnsupportedError
+from tests.kernels.harness import (
     ALL_MODES,
     DTYPES,
     FORMATS,
@@ -18,14 +25,7 @@ from harness import (
     rng,
     rounded,
 )
-from projections import to_numpy, torch_linear
-
-from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.launchers.gemv import plan_gemv
-from eet_demo.engine.executors.cuda.launchers.linear_residual import linear_residual
-from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
-from eet_demo.engine.executors.reference import kernels as reference
-from eet_demo.errors import UnsupportedError
+from tests.kernels.projections import to_numpy, torch_linear
 
 Results = tuple[np.ndarray, np.ndarray, np.ndarray]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mutation import Mutation, judge, load_mutations, run, sample
+
+from tests.kernels.mutation import Mutation, judge, load_mutations, run, sample
 
 EMBED = "kernels/cuda/embed.cu"
 SAMPLED = ("embed", "quantised", "random")

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from harness import (
+
+from eet_demo.engine.executors.cuda.arrays import DType
+from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat, upload_dense
+from eet_demo.engine.executors.cuda.launchers.norm_lm_head import Candidates, instance, norm_lm_head
+from eet_demo.engine.executors.cuda.launchers.norms import NO_NORM
+from eet_demo.engine.executors.reference import kernels as reference
+from eet_demo.errors import UnsupportedError
+from tests.kernels.harness import (
     ALL_MODES,
     DTYPES,
     FORMATS,
@@ -18,14 +25,7 @@ from harness import (
     rng,
     rounded,
 )
-from projections import NormKind, make_norm, to_numpy, torch_linear
-
-from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat, upload_dense
-from eet_demo.engine.executors.cuda.launchers.norm_lm_head import Candidates, instance, norm_lm_head
-from eet_demo.engine.executors.cuda.launchers.norms import NO_NORM
-from eet_demo.engine.executors.reference import kernels as reference
-from eet_demo.errors import UnsupportedError
+from tests.kernels.projections import NormKind, make_norm, to_numpy, torch_linear
 
 RESIDUAL_ROWS = 19
 

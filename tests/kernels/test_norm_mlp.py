@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from harness import (
+
+from eet_demo.engine.executors.cuda.arrays import DType
+from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
+from eet_demo.engine.executors.cuda.launchers.norm_mlp import norm_mlp
+from eet_demo.engine.executors.reference import kernels as reference
+from eet_demo.engine.spec import Activation
+from eet_demo.errors import UnsupportedError
+from tests.kernels.harness import (
     ALL_MODES,
     DTYPES,
     ORDERS,
@@ -16,14 +23,7 @@ from harness import (
     rng,
     rounded,
 )
-from projections import NormKind, make_norm, to_numpy, torch_linear
-
-from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
-from eet_demo.engine.executors.cuda.launchers.norm_mlp import norm_mlp
-from eet_demo.engine.executors.reference import kernels as reference
-from eet_demo.engine.spec import Activation
-from eet_demo.errors import UnsupportedError
+from tests.kernels.projections import NormKind, make_norm, to_numpy, torch_linear
 
 TORCH_ACTIVATION = {
     "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),

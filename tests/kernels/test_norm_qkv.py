@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness import (
+from numpy.typing import NDArray
+
+from eet_demo.engine.executors.cuda.arrays import DType
+from eet_demo.engine.executors.cuda.compile.launch import Launcher
+from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
+from eet_demo.engine.executors.cuda.launchers.norm_qkv import QkScratch, norm_qkv
+from eet_demo.engine.executors.cuda.launchers.packed_rows import PackedRows
+from eet_demo.engine.executors.cuda.launchers.qkv_post import QkNorm
+from eet_demo.engine.executors.reference import kernels as reference
+from eet_demo.errors import UnsupportedError
+from tests.kernels.harness import (
     ALL_MODES,
     DTYPES,
     FORMATS,
@@ -20,17 +30,7 @@ from harness import (
     rng,
     rounded,
 )
-from numpy.typing import NDArray
-from projections import EPS, TORCH, HostNorm, NormKind, make_norm, to_numpy, torch_linear
-
-from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.compile.launch import Launcher
-from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
-from eet_demo.engine.executors.cuda.launchers.norm_qkv import QkScratch, norm_qkv
-from eet_demo.engine.executors.cuda.launchers.packed_rows import PackedRows
-from eet_demo.engine.executors.cuda.launchers.qkv_post import QkNorm
-from eet_demo.engine.executors.reference import kernels as reference
-from eet_demo.errors import UnsupportedError
+from tests.kernels.projections import EPS, TORCH, HostNorm, NormKind, make_norm, to_numpy, torch_linear
 
 MAX_BATCH = 5
 

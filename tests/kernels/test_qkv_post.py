@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness import ALL_MODES, DTYPES, ORDERS, assert_as_close_as_torch, assert_equal, launcher, rng, rounded
-from many_rows import Ragged, noise
 
 from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.launchers.embed import NormKind
@@ -16,6 +14,17 @@ from eet_demo.engine.executors.cuda.launchers.qkv_post import QkNorm, qkv_post
 from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.engine.executors.reference import many_rows as reference_many_rows
 from eet_demo.errors import UnsupportedError
+from tests.kernels.harness import (
+    ALL_MODES,
+    DTYPES,
+    ORDERS,
+    assert_as_close_as_torch,
+    assert_equal,
+    launcher,
+    rng,
+    rounded,
+)
+from tests.kernels.many_rows import Ragged, noise
 
 EPS = 1e-6
 ONE = Ragged((1,), (0,), (0,))

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import ALL_MODES, ORDERS, launcher, rng
 from numpy.typing import NDArray
 
 from eet_demo.engine import sampling as definition
@@ -15,6 +14,7 @@ from eet_demo.engine.executors.cuda.launchers.sample import SampleState, pack_se
 from eet_demo.engine.executors.reference import many_rows as reference_many_rows
 from eet_demo.errors import UnsupportedError
 from eet_demo.records import Sampling
+from tests.kernels.harness import ALL_MODES, ORDERS, launcher, rng
 
 GREEDY = Sampling()
 STATE = ("token_ids", "positions", "steps", "request_rows", "finished", "sequences")

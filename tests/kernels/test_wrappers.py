@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness import assert_equal, assert_float32_close, make_matrix, rng, rounded
 
 from eet_demo.engine.executors.cuda.arrays import DType, from_host, to_host
 from eet_demo.engine.executors.cuda.compile.launch import Argument, Instance, LaunchConfig, Launcher
 from eet_demo.engine.executors.cuda.launchers.matrices import FORMAT_CODE, WeightFormat, dequantise_planes
 from eet_demo.engine.executors.sim.launcher import SimLauncher
+from tests.kernels.harness import assert_equal, assert_float32_close, make_matrix, rng, rounded
 
 FOLDER = Path(__file__).parent / "simulator"
 MODES = ["plain", "reversed", "shuffled", "address", "race", pytest.param("gpu", marks=pytest.mark.gpu)]

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from checkpoints import make_checkpoint
 
 from eet_demo.errors import CheckpointError, RequestError, UnsupportedError
 from eet_demo.records import Sampling
 from eet_demo.sides.side import RunRequest, SideOptions, StopRun
 from eet_demo.sides.stock import BaselineSide
+from tests.parity.checkpoints import make_checkpoint
 
 PROMPT = (17, 5, 93, 200, 41, 8, 77)
 MakeSide = Callable[..., BaselineSide]

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import make_checkpoint
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -22,6 +21,7 @@ from eet_demo import Engine, EngineOptions, Sampling
 from eet_demo.errors import KernelFaultError, NumericsError, RequestError, UnsupportedError
 from eet_demo.text.prompts import build_prompt
 from eet_demo.text.tokens import Tokenizer
+from tests.parity.checkpoints import make_checkpoint
 
 DEVICES = ("sim", pytest.param("cuda", marks=pytest.mark.gpu))
 DRAWN = Sampling(0.8, 40, 0.95, 7)
@@ -53,9 +53,8 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder converted from a GGUF of Q4_1 blocks, which lies in it."""
     gguf = pytest.importorskip("gguf", reason="a GPU host need not have it")
-    from gguf_files import random_model, write_gguf
-
     from eet_demo.models.gguf.convert import convert
+    from tests.gguf_files import random_model, write_gguf
 
     folder = tmp_path_factory.mktemp("blocks")
     path = write_gguf(folder / "model.gguf", random_model("llama"), gguf.GGMLQuantizationType.Q4_1)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import VARIANTS, make_checkpoint
 from transformers import PreTrainedModel
 
 from eet_demo import Engine, EngineOptions
+from tests.parity.checkpoints import VARIANTS, make_checkpoint
 
 DEVICES = ("reference", "cpu", "sim")
 

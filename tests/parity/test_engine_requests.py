@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import make_checkpoint
 
 from eet_demo import Engine, EngineOptions, Sampling
 from eet_demo.engine.devices import DEVICES as DEVICE_KINDS
@@ -23,6 +22,7 @@ from eet_demo.errors import (
     RequestError,
     UnsupportedError,
 )
+from tests.parity.checkpoints import make_checkpoint
 
 DEVICES = ("reference", "cpu")
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import make_checkpoint
 
 from eet_demo import Engine, Sampling
 from eet_demo.errors import RequestError, UnsupportedError
@@ -23,6 +22,7 @@ from eet_demo.records import RaceSettings, as_json
 from eet_demo.results.trace import validate_trace
 from eet_demo.sides.engine import EngineSide, engine_options, planned_bytes
 from eet_demo.sides.side import RunRequest, SideOptions, StopRun
+from tests.parity.checkpoints import make_checkpoint
 
 PROMPTS = ((17, 5, 93, 200, 41, 8, 77), (4,), (9, 300, 12))
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from family_checkpoints import FAMILIES, Family, greedy, logits_of, make_baichuan, make_family
 from transformers import LlamaConfig, PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -20,6 +19,7 @@ from eet_demo.engine import checkpoint as checkpoint_module
 from eet_demo.engine.families import spec_from_config
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.errors import UnsupportedError
+from tests.parity.family_checkpoints import FAMILIES, Family, greedy, logits_of, make_baichuan, make_family
 
 DEVICES = ("reference", "cpu", "sim", pytest.param("cuda", marks=pytest.mark.gpu))
 REFUSED = {"stablelm-parallel": dict.fromkeys(("sim", "cuda"), "weights of its own for each head")}

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from family_checkpoints import FAMILIES, greedy
-from test_families import REFUSED, stock_of
+
+from tests.parity.family_checkpoints import FAMILIES, greedy
+from tests.parity.test_families import REFUSED, stock_of
 
 DEVICES = ("sim", pytest.param("cuda", marks=pytest.mark.gpu))
 LENGTHS = (14, 1, 5)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from family_checkpoints import FAMILIES, make_family
 
 from eet_demo.race.fits import side_bytes
 from eet_demo.records import Sampling
 from eet_demo.sides.engine import EngineSide
 from eet_demo.sides.side import RunRequest, SideOptions
 from eet_demo.sides.stock import BaselineSide
+from tests.parity.family_checkpoints import FAMILIES, make_family
 
 LENGTHS = (40, 20, 26)
 NEW_TOKENS = 8

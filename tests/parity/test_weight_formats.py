@@ -8,11 +8,11 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from gguf_files import random_model, write_gguf
 
 from eet_demo import Engine, EngineOptions
 from eet_demo.errors import CheckpointError
 from eet_demo.models.gguf.convert import convert
+from tests.gguf_files import random_model, write_gguf
 
 KINDS = gguf.GGMLQuantizationType
 PROMPTS = [[5, 9, 200, 3, 77, 31, 8], [1], [17, 4, 4, 250, 12, 60, 61, 62, 63, 2, 9, 11]]

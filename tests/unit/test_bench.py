@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import typer
-from checkpoints import make_checkpoint
 from typer.testing import CliRunner
 
 from eet_demo.commands import race as commands
@@ -22,6 +21,7 @@ from eet_demo.race.resources import RaceResources
 from eet_demo.records import RaceSettings
 from eet_demo.results.trace import load_trace
 from eet_demo.sides.names import compared_pair, parse_side, split_sides
+from tests.parity.checkpoints import make_checkpoint
 
 SLOW, FAST = "scripted:rate=200", "scripted:rate=800,differ_at=4"
 

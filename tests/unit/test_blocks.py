@@ -8,7 +8,6 @@ import gguf
 import numpy as np
 import pytest
 from gguf.quants import dequantize, quantize
-from gguf_files import random_model, write_gguf
 from safetensors.numpy import load_file, save_file
 
 from eet_demo.engine.blocks import WeightFormat, dequantise, quantise_q8_0
@@ -18,6 +17,7 @@ from eet_demo.engine.weights import Weight
 from eet_demo.errors import CheckpointError, EetError, UnsupportedError
 from eet_demo.models.gguf.convert import convert
 from eet_demo.models.gguf.header import read_header
+from tests.gguf_files import random_model, write_gguf
 
 KINDS = gguf.GGMLQuantizationType
 CODES: dict[WeightFormat, KINDS] = {"q8_0": KINDS.Q8_0, "q4_0": KINDS.Q4_0, "q4_1": KINDS.Q4_1}

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from gguf_files import random_model, write_gguf
+
+from tests.gguf_files import random_model, write_gguf
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fake_nvml import GIB, Card, FakeNvml
 from rich.console import Console
 
 from eet_demo.errors import KernelCompileError
@@ -19,6 +18,7 @@ from eet_demo.machine import doctor, hardware
 from eet_demo.machine.doctor import Check, CheckId, can_race, examine, table
 from eet_demo.models import catalog
 from eet_demo.settings import Settings
+from tests.fake_nvml import GIB, Card, FakeNvml
 
 L4 = Card("NVIDIA L4", "GPU-l4", (24 * GIB, GIB), (8, 9))
 

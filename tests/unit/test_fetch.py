@@ -15,12 +15,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from gguf_files import random_model, write_gguf
 from transformers import AutoModelForCausalLM
-from wheels import entry_for, gguf_bytes, write_wheel
 
 from eet_demo.errors import CheckpointError, RequestError, SourceError, UnsupportedError
 from eet_demo.models import catalog, fetch
+from tests.gguf_files import random_model, write_gguf
+from tests.wheels import entry_for, gguf_bytes, write_wheel
 
 BETRAYAL = Path("/tmp/tiny-race-llm-was-run")
 

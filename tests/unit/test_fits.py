@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from fake_nvml import Card, FakeNvml
 
 from eet_demo.errors import CheckpointError, MemoryPlanError, UnsupportedError
 from eet_demo.machine.gpu import find_gpu
@@ -21,6 +20,7 @@ from eet_demo.sides.side import SideOptions
 from eet_demo.worker import memory
 from eet_demo.worker.handle import WorkerHandle
 from eet_demo.worker.pool import same_worker
+from tests.fake_nvml import Card, FakeNvml
 
 OPTIONS = SideOptions("stock", "", "cpu", "float32", "dense", 2, 1, 100)
 

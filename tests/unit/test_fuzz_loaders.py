@@ -15,8 +15,6 @@ from typing import Any
 
 import gguf
 import pytest
-from checkpoints import VARIANTS, make_checkpoint
-from gguf_files import random_model, write_gguf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +27,8 @@ from eet_demo.models.gguf.header import read_header
 from eet_demo.race.fits import stock_bytes
 from eet_demo.race.inputs import open_model
 from eet_demo.sides.side import SideOptions
+from tests.gguf_files import random_model, write_gguf
+from tests.parity.checkpoints import VARIANTS, make_checkpoint
 
 MOST_BYTES = 48 << 20
 """More than any of these files, its conversion and a check of it need; far less than what a broken count asks for."""

@@ -10,13 +10,13 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from gguf_files import FIELDS, byte_level_tokenizer, llama3_factors, random_model, write_gguf
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
 
 from eet_demo.engine.checkpoint import Checkpoint
 from eet_demo.errors import CheckpointError, UnsupportedError
 from eet_demo.models.gguf.convert import convert
+from tests.gguf_files import FIELDS, byte_level_tokenizer, llama3_factors, random_model, write_gguf
 
 QUANT = gguf.GGMLQuantizationType
 LLAMA3 = {"factor": 32.0, "low": 1.0, "high": 4.0, "original": 8192}

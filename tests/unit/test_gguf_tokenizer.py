@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf_files import byte_level_tokenizer, random_model, write_gguf
-from sentencepieces import SPACE, lookup_of, sentencepiece, sentencepiece_metadata
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from eet_demo.errors import CheckpointError, UnsupportedError
 from eet_demo.models.gguf.convert import GgufFile, convert
 from eet_demo.models.gguf.tokenizer import tokenizer_files
+from tests.gguf_files import byte_level_tokenizer, random_model, write_gguf
+from tests.sentencepieces import SPACE, lookup_of, sentencepiece, sentencepiece_metadata
 
 TEXTS = (
     "Hello world",

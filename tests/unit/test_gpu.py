@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 import pytest
-from fake_nvml import GIB, Card, FakeNvml
 
 from eet_demo.machine.gpu import find_gpu
+from tests.fake_nvml import GIB, Card, FakeNvml
 
 SMALL = Card("NVIDIA T4", "GPU-aaaa1111-t4", (16 * GIB, GIB), (7, 5), cores=2560, processes={7: 5, 8: 0, 9: None})
 LARGE = Card("NVIDIA H100 80GB HBM3", "GPU-bbbb2222-h100", cores=16896, processes={7: 300, 42: 500})

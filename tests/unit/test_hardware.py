@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fake_nvml import Card, FakeNvml
 
 from eet_demo.machine import hardware
 from eet_demo.machine.gpu import find_gpu
+from tests.fake_nvml import Card, FakeNvml
 
 MIB = 2**20
 

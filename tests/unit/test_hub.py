@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_hub import COMMIT, FakeHub, serving
-from gguf_files import random_model
 from huggingface_hub import constants
 from transformers import AutoModelForCausalLM
 
 from eet_demo.errors import SourceError, UnsupportedError
 from eet_demo.models import fetch
 from eet_demo.models.hub import PROBE_SECONDS, Hub, check_config
+from tests.fake_hub import COMMIT, FakeHub, serving
+from tests.gguf_files import random_model
 
 
 @pytest.fixture(scope="module")

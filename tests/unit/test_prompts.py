@@ -7,13 +7,13 @@ import pydoc_data.topics
 from pathlib import Path
 
 import pytest
-from gguf_files import CHAT_TEMPLATE, byte_level_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eet_demo.errors import CheckpointError, RequestError
 from eet_demo.text.prompts import OWN_TEXT, Document, build_prompt, load_documents, row_lengths
 from eet_demo.text.tokens import Tokenizer
+from tests.gguf_files import CHAT_TEMPLATE, byte_level_tokenizer
 
 DOCUMENTS = load_documents()
 FERRY = DOCUMENTS["night-ferry"]

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import LLAMA
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.decoders import ByteLevel
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -22,6 +21,7 @@ from eet_demo.engine.engine import Engine
 from eet_demo.errors import NumericsError, RequestError
 from eet_demo.results.quality import compare, cut, lines_of, measure_quality, score, summary, text_hash
 from eet_demo.text.prompts import load_documents
+from tests.parity.checkpoints import LLAMA
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from gguf_files import CHAT_TEMPLATE, byte_level_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sentencepieces import sentencepiece
 from transformers import AutoTokenizer
 
 from eet_demo.errors import CheckpointError, UnsupportedError
 from eet_demo.text.tokens import Tokenizer, byte_alphabet, clean
+from tests.gguf_files import CHAT_TEMPLATE, byte_level_tokenizer
+from tests.sentencepieces import sentencepiece
 
 ODD = ["🙂", "👩‍👩‍👧", "🇩🇪", "שלום", "مرحبا", "e\u0301", "\0", "\u202e", "\u200b", "\ufeff", "日本"]
 

@@ -184,8 +184,7 @@ def test_handle_keeps_the_last_words_of_a_worker_that_exits() -> None:
 def test_worker_ends_when_its_parent_dies_even_while_it_is_deaf() -> None:
     script = (
         "import json, sys, time\n"
-        "sys.path.insert(0, 'tests/unit')\n"
-        "from test_worker import options, run_command, until\n"
+        "from tests.unit.test_worker import options, run_command, until\n"
         "from eet_demo.worker.handle import WorkerHandle\n"
         "handle = WorkerHandle(options('deaf=on,prefill_s=60'))\n"
         "handle.load(); until(handle, 'loaded'); handle.send(run_command(5)); until(handle, 'started')\n"
@@ -234,8 +233,7 @@ def test_pool_starts_workers_at_full_priority_from_a_thread_that_is_nice() -> No
     script = (
         "import os\n"
         "from eet_demo.worker.pool import WorkerPool\n"
-        "import sys; sys.path.insert(0, 'tests/unit')\n"
-        "from test_worker import options\n"
+        "from tests.unit.test_worker import options\n"
         "pool = WorkerPool(); before = os.getpriority(os.PRIO_PROCESS, 0); os.nice(5)\n"
         "handle = pool.acquire(options()); print(os.getpriority(os.PRIO_PROCESS, handle.pid) - before)\n"
         "pool.close()\n"

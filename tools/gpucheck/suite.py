@@ -21,7 +21,6 @@ TESTS = (
 """All that have tests for a GPU; the others beside them need packages that a GPU host may lack."""
 
 MOST_PROCESSES = 8
-PYTHONPATH = (".", "tests", "tests/kernels", "tests/parity")
 
 TOOLS = ("memcheck", "racecheck")
 SUBSET = "gemv or linear_residual or attention_decode or sample"
@@ -44,9 +43,8 @@ def pytest_command(settings_dir: Path, *arguments: str) -> list[str]:
     settings_dir.mkdir(parents=True, exist_ok=True)
     root = processes.PROJECT_ROOT
     ini = settings_dir / "pytest.ini"
-    paths = "\n    ".join(str(root / path) for path in PYTHONPATH)
     ini.write_text(
-        f"[pytest]\npythonpath =\n    {paths}\naddopts = --import-mode=importlib -p no:cacheprovider\n"
+        f"[pytest]\npythonpath = {root}\naddopts = --import-mode=importlib -p no:cacheprovider\n"
         "markers =\n    gpu: needs an NVIDIA GPU\n    timeout: of pytest-timeout\n",
         encoding="utf-8",
     )

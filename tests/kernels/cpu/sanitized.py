@@ -1,4 +1,4 @@
-"""Runs the CPU executor in a build under sanitizers: `python sanitized.py all|broken FLAG...`, their library preloaded.
+"""The CPU executor under sanitizers, preloaded: `python -m tests.kernels.cpu.sanitized all|broken FLAG...`.
 
 `all` drives every op and prints `sound` at the end; `broken` does on purpose what the sanitizer must catch. Under
 AddressSanitizer the gaps between the plan's blocks are poisoned, so that reading past a block is caught too.
@@ -12,10 +12,10 @@ import threading
 from typing import Any
 
 import numpy as np
-from cpu_harness import Rig, gpt2, llama, step_of
 
 from eet_demo.engine.plan import Limits
 from eet_demo.records import Sampling
+from tests.kernels.cpu_harness import Rig, gpt2, llama, step_of
 
 SPECS = {
     "llama": llama(72, 3, 1, 24, intermediate_size=88, vocab_size=331),

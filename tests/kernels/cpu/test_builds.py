@@ -6,7 +6,6 @@ import platform
 
 import numpy as np
 import pytest
-from cpu_harness import Rig, assert_accurate, gpt2, llama, step_of
 
 from eet_demo.engine.blocks import WeightFormat
 from eet_demo.engine.executors import Executor
@@ -14,6 +13,7 @@ from eet_demo.engine.executors.cpu.layout import DenseType
 from eet_demo.engine.executors.reference.executor import ReferenceExecutor, ReferenceLayout
 from eet_demo.engine.plan import Limits, plan_memory
 from eet_demo.machine.hardware import cpu_features
+from tests.kernels.cpu_harness import Rig, assert_accurate, gpt2, llama, step_of
 
 SPECS = {
     "llama": llama(80, 5, 1, 24, intermediate_size=88, vocab_size=1009),

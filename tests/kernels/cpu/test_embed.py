@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cpu_harness import THREADS, assert_accurate, gpt2, llama, rig, step_of
 
 from eet_demo.engine.executors.reference import kernels as reference
+from tests.kernels.cpu_harness import THREADS, assert_accurate, gpt2, llama, rig, step_of
 
 
 @pytest.mark.parametrize("rows", [1, 3, 17, 200])

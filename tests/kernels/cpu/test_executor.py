@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cpu_harness import RandomCheckpoint, Rig, gpt2, int32, llama, rig, step_of
 
 from eet_demo.engine.executors import Step
 from eet_demo.engine.executors.cpu.executor import CpuExecutor
@@ -18,6 +17,7 @@ from eet_demo.engine.program import build_program
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.errors import NumericsError, UnsupportedError
 from eet_demo.records import EngineOptions
+from tests.kernels.cpu_harness import RandomCheckpoint, Rig, gpt2, int32, llama, rig, step_of
 
 LIMITS = Limits(max_batch=2, max_context=64, prefill_chunk=32)
 

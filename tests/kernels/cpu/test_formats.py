@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cpu_harness import THREADS, Array, RandomCheckpoint, Rig, assert_accurate, gpt2, llama, rig, step_of
 
 from eet_demo.engine.blocks import WeightFormat
 from eet_demo.engine.executors.cpu.executor import CpuExecutor, rounded
@@ -16,6 +15,7 @@ from eet_demo.engine.program import build_program
 from eet_demo.errors import NumericsError, UnsupportedError
 from eet_demo.machine.hardware import cpu_features
 from eet_demo.records import EngineOptions
+from tests.kernels.cpu_harness import THREADS, Array, RandomCheckpoint, Rig, assert_accurate, gpt2, llama, rig, step_of
 
 FORMATS: tuple[WeightFormat, ...] = ("q8_0", "q4_0", "q4_1")
 SPECS = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cpu_harness import gpt2, llama
 
 from eet_demo.engine.executors.cpu.layout import PANEL, CpuLayout, destinations, packed_rows
 from eet_demo.engine.families import weights_of
 from eet_demo.engine.spec import ModelSpec
+from tests.kernels.cpu_harness import gpt2, llama
 
 SPECS = {
     "llama": llama(),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cpu_harness import THREADS, Array, Rig, assert_accurate, llama, rig, step_of
 
 from eet_demo.engine.executors.reference import kernels as reference
+from tests.kernels.cpu_harness import THREADS, Array, Rig, assert_accurate, llama, rig, step_of
 
 SPECS = {
     "rms-64": llama(family="olmo2", norm_placement="post"),

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cpu_harness import THREADS, Array, Rig, assert_accurate, gpt2, llama, rig, step_of
 
 from eet_demo.engine.executors.reference import kernels as reference
+from tests.kernels.cpu_harness import THREADS, Array, Rig, assert_accurate, gpt2, llama, rig, step_of
 
 SPECS = {
     "llama-tied": llama(576, 9, 3, 64),

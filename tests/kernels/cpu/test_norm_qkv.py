@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cpu_harness import THREADS, Array, Rig, assert_accurate, gpt2, llama, rig, step_of
 
 from eet_demo.engine.executors import Step
 from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.engine.spec import ModelSpec, RotaryScaling
+from tests.kernels.cpu_harness import THREADS, Array, Rig, assert_accurate, gpt2, llama, rig, step_of
 
 SPECS: dict[str, ModelSpec] = {
     "llama": llama(),

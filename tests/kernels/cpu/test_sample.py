@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cpu_harness import Array, Rig, llama, rig, step_of
 
 from eet_demo.engine.sampling import NOT_FINITE, sample
 from eet_demo.records import Sampling
+from tests.kernels.cpu_harness import Array, Rig, llama, rig, step_of
 
 GREEDY = Sampling()
 DRAWS = {

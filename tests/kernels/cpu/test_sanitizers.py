@@ -12,7 +12,6 @@ import pytest
 from eet_demo.engine.executors.cpu.compiler import find_compiler
 
 ROOT = Path(__file__).parents[3]
-SCRIPT = Path(__file__).with_name("sanitized.py")
 BUILDS = {
     "address": ("libasan.so", ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"]),
     "thread": ("libtsan.so", ["-fsanitize=thread", "-O1"]),
@@ -21,20 +20,19 @@ REPORTS = {"address": "AddressSanitizer: use-after-poison", "thread": "ThreadSan
 
 
 def run(name: str, what: str) -> subprocess.CompletedProcess[str]:
-    """The script in its own process, the sanitizer's library preloaded: Python itself is built without it."""
+    """`sanitized` in its own process, the sanitizer's library preloaded: Python itself is built without it."""
     library, flags = BUILDS[name]
     path = subprocess.run(
         [find_compiler(), f"-print-file-name={library}"], check=True, capture_output=True, text=True
     ).stdout.strip()
     assert os.path.isabs(path), f"the compiler has no {library}; on Debian it comes with g++"
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "kernels")]),
         "LD_PRELOAD": path,
         "ASAN_OPTIONS": "detect_leaks=0",
         "TSAN_OPTIONS": "halt_on_error=1",
     }
-    command = [sys.executable, str(SCRIPT), what, *flags]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    command = [sys.executable, "-m", "tests.kernels.cpu.sanitized", what, *flags]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.mark.parametrize("name", list(BUILDS))

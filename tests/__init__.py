@@ -1,0 +1,1 @@
+"""Every check of this project; helpers that several folders use lie here."""

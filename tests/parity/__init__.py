@@ -1,0 +1,1 @@
+"""The engine against transformers, and both sides as a race uses them."""
