@@ -82,6 +82,7 @@ def copy_tree(target: Path, build: Path, root: Path = ROOT) -> None:
             shutil.copytree(root / name, target / name, ignore=ignored)
         else:
             shutil.copy(root / name, target / name)
+    build.mkdir(parents=True, exist_ok=True)
     (target / "kernels" / "build").symlink_to(build)
 
 
