@@ -59,4 +59,4 @@ gates: .venv/dev.stamp
 	$(BIN)/python -m tools.gates.compile $(ARGS)
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis kernels/build $(JS_TOOLS)
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis "$${EET_DEMO_CACHE_DIR:-$$HOME/.cache/eet-demo}/kernels" $(JS_TOOLS)

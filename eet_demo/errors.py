@@ -52,6 +52,12 @@ class CheckpointError(EetError):
     remedy = "Fetch the model again: python -m eet_demo fetch MODEL."
 
 
+class CacheError(EetError):
+    """The folder of what is downloaded, compiled and measured cannot be used; the message names its variable."""
+
+    remedy = "Set the variable that the message names to a folder that can be written and has room, and start again."
+
+
 class SourceError(EetError):
     """A model that cannot be fetched: no network, a wrong hash, an interrupted download."""
 

@@ -12,14 +12,15 @@ from pydantic import AfterValidator, AliasChoices, ByteSize, Field, PositiveInt,
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eet_demo.errors import RequestError
+from eet_demo.paths import cache_dir
 
 PREFIX = "EET_DEMO_"
 
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
-def _models_dir(fields: dict[str, Any]) -> Path:
-    return Path(fields["cache_dir"]) / "models"
+def _models_dir() -> Path:
+    return cache_dir() / "models"
 
 
 def _host(fields: dict[str, Any]) -> str:
@@ -31,8 +32,7 @@ class Settings(BaseSettings):
 
     Args:
         space_id, accelerator, spaces_zero_gpu: SPACE_ID, ACCELERATOR, SPACES_ZERO_GPU, as a Space sets them.
-        cache_dir: what is downloaded and kept.
-        models_dir: fetched and converted models; `cache_dir/models` unless set.
+        models_dir: fetched and converted models; `models` in the cache (`paths.cache_dir`) unless set.
         host, port: where the page listens; this machine alone, in a Space everybody.
         share: also through a public gradio.live address.
         device: where the page's races run: `cuda`, `cpu`, or `auto`, which takes a GPU that can be used.
@@ -48,7 +48,6 @@ class Settings(BaseSettings):
     space_id: str | None = Field(default=None, validation_alias="SPACE_ID")
     accelerator: str | None = Field(default=None, validation_alias="ACCELERATOR")
     spaces_zero_gpu: bool = Field(default=False, validation_alias="SPACES_ZERO_GPU")
-    cache_dir: Folder = Path.home() / ".cache" / "eet-demo"
     models_dir: Folder = Field(default_factory=_models_dir)
     host: str = Field(default_factory=_host)
     port: int = Field(default=7860, ge=1, le=65535)
@@ -66,6 +65,7 @@ def load_settings() -> Settings:
 
     Raises:
         RequestError: a variable whose value cannot be used; each is named, with what is wrong.
+        CacheError: the cache's variable, which `paths.cache_dir` reads.
     """
     try:
         return Settings()

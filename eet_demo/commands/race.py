@@ -16,8 +16,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from eet_demo.files import write_atomically
 from eet_demo.machine.gpu import find_gpu
 from eet_demo.models.resolve import resolve
+from eet_demo.paths import cache_dir
 from eet_demo.race.bench import Bench
 from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
@@ -145,9 +147,8 @@ def owner_limits() -> dict[str, Any]:
     A host that has only what the engine needs lacks pydantic, which reads them: the command's options are all there is.
     """
     if importlib.util.find_spec("pydantic_settings") is None:
-        models_dir = Path.home() / ".cache" / "eet-demo" / "models"
         limits = {"threads": None, "memory_limit_bytes": None, "hub_enabled": False}
-        return limits | {"models_dir": models_dir, "gpu": find_gpu()}
+        return limits | {"models_dir": cache_dir() / "models", "gpu": find_gpu()}
     from eet_demo.settings import load_settings
 
     settings = load_settings()
@@ -205,5 +206,4 @@ def write_json(result: Mapping[str, Any], path: str | None) -> None:
     if path == "-":
         typer.echo(text, nl=False)
     else:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(text, encoding="utf-8")
+        write_atomically(Path(path), text)

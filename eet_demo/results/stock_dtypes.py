@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eet_demo.files import write_atomically
 from eet_demo.records import Hardware, RaceSettings
 
 LOGGER = logging.getLogger(__name__)
@@ -45,11 +46,8 @@ class StockDtypes:
     def keep(self, model: str, rates: Mapping[str, float]) -> None:
         """Writes the figures of a model. A folder that cannot be written loses them, which costs a measurement."""
         kept = self._read() | {self._key(model): dict(rates)}
-        part = self.path.with_name(self.path.name + ".part")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-            part.replace(self.path)
+            write_atomically(self.path, json.dumps(kept, indent=1, sort_keys=True) + "\n")
         except OSError as error:
             LOGGER.warning("cannot keep how fast stock is by dtype: %s", error)
 

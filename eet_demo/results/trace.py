@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from eet_demo.errors import TraceError
+from eet_demo.files import write_atomically
 
 SCHEMA_PATH = Path(__file__).with_name("trace.schema.json")
 
@@ -53,12 +54,9 @@ def parse_trace(text: str, name: str = "the trace") -> Trace:
 
 
 def save_trace(trace: Trace, path: Path) -> None:
-    """Validates and writes a trace; written beside `path` first, so that a reader never sees half of it."""
+    """Validates and writes a trace, whole or not at all."""
     validate_trace(trace)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(trace, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_atomically(path, json.dumps(trace, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
 def validate_trace(value: Any) -> Trace:

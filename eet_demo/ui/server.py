@@ -12,6 +12,7 @@ from eet_demo.machine.doctor import examine
 from eet_demo.machine.gpu import find_gpu
 from eet_demo.models import catalog
 from eet_demo.models.hub import Hub
+from eet_demo.paths import cache_dir
 from eet_demo.race.fits import side_bytes
 from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
@@ -41,7 +42,7 @@ def serve(settings: Settings, host: str, port: int, share: bool = False) -> None
         settings.memory_limit,
         find_gpu(settings.cuda_visible_devices, settings.cuda_device_order),
         not settings.hub_offline,
-        cache_dir=settings.cache_dir,
+        cache_dir=cache_dir(),
     )
     os.nice(NICENESS)  # after the pool: its workers keep their priority, and drawing never slows decoding
     offer = build_offer(settings, resources)

@@ -74,24 +74,25 @@ def sample(mutations: Sequence[Mutation], per_file: int) -> list[Mutation]:
     return chosen
 
 
-def copy_tree(target: Path, build: Path, root: Path = ROOT) -> None:
-    """What the kernel tests need, with a build folder that all copies share: binaries are keyed by their sources."""
+def copy_tree(target: Path, root: Path = ROOT) -> None:
+    """What the kernel tests need."""
     for name in COPIED:
         if (root / name).is_dir():
-            ignored = shutil.ignore_patterns("build", "__pycache__")
-            shutil.copytree(root / name, target / name, ignore=ignored)
+            shutil.copytree(root / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(root / name, target / name)
-    build.mkdir(parents=True, exist_ok=True)
-    (target / "kernels" / "build").symlink_to(build)
 
 
-def run_test(tree: Path, test: str) -> tuple[int, str]:
-    """pytest's exit status and output; 1 and a word when it took too long."""
+def run_test(tree: Path, test: str, build: Path) -> tuple[int, str]:
+    """pytest's exit status and output; 1 and a word when it took too long.
+
+    `build` is the cache that all copies of the tree share: binaries are keyed by their sources.
+    """
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-n", "0", "-m", "not gpu", test]
     process = subprocess.Popen(
-        command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+        command, cwd=tree, env=os.environ | {"EET_DEMO_CACHE_DIR": str(build)}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
     try:
         output, _ = process.communicate(timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -105,13 +106,13 @@ def judge(mutation: Mutation, build: Path, root: Path = ROOT) -> Result:
     """Plants the fault in a fresh copy and runs its test."""
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch)
-        copy_tree(tree, build, root)
+        copy_tree(tree, root)
         source = tree / mutation.file
         text = source.read_text(encoding="utf-8")
         if text.count(mutation.find) != 1:
             return Result(mutation, "invalid", f"the text to find occurs {text.count(mutation.find)} times")
         source.write_text(text.replace(mutation.find, mutation.replace), encoding="utf-8")
-        status, output = run_test(tree, mutation.test)
+        status, output = run_test(tree, mutation.test, build)
     if "KernelCompileError" in output:
         return Result(mutation, "invalid", f"does not compile\n{_tail(output)}")
     if status == 0:
@@ -125,10 +126,10 @@ def failing_without_fault(tests: Iterable[str], build: Path, jobs: int, root: Pa
     """Tests that fail on the tree as it is, with the end of their output: nothing they say would mean anything."""
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch)
-        copy_tree(tree, build, root)
+        copy_tree(tree, root)
         names = list(dict.fromkeys(tests))
         with ThreadPoolExecutor(max_workers=jobs) as pool:
-            results = pool.map(lambda test: run_test(tree, test), names)
+            results = pool.map(lambda test: run_test(tree, test, build), names)
             return {name: _tail(output) for name, (status, output) in zip(names, results, strict=True) if status}
 
 

@@ -15,6 +15,7 @@ from eet_demo.engine.executors.cuda.compile.nvrtc import Nvrtc
 from eet_demo.engine.executors.cuda.compile.resources import Usage, table, usage_of
 from eet_demo.engine.executors.cuda.compile.sources import CUDA_SOURCES, read_source
 from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
+from eet_demo.paths import kernel_cache
 from tools.gates import compile as gates
 from tools.gates.instances import ARCHS, MANY_ROWS, gate_instances, gate_specs, runs_on, stems
 
@@ -34,7 +35,7 @@ def test_kernels_compile_and_decode_kernels_do_not_spill(arch: str) -> None:
     for name, dtype, weights in (EVERYWHERE, *ALSO.get(arch, ())):
         for stem, instances in gate_instances([gate_specs()[name]], [dtype], [weights]).items():
             grouped.setdefault(stem, []).extend(instances)
-    usages = gates.compile_all(grouped, [arch])
+    usages = gates.compile_all(grouped, [arch], kernel_cache("cubins"))
     decode = {i.expression for stem, instances in grouped.items() if stem not in MANY_ROWS for i in instances}
     spilling = [usage for usage in usages if usage.spills and usage.expression in decode]
     assert not spilling, table(spilling)

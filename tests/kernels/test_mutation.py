@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from eet_demo.paths import cache_dir
 from tests.kernels.mutation import Mutation, judge, load_mutations, run, sample
 
 EMBED = "kernels/cuda/embed.cu"
 SAMPLED = ("embed", "quantised", "random")
-BUILD = Path(__file__).parents[2] / "kernels" / "build"
+BUILD = cache_dir()
 """The suite's own, where the binaries of sound kernels are already."""
 
 TEST = "tests/kernels/test_embed.py::test_embed_single_row"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from eet_demo import paths
 from eet_demo.errors import RequestError
 from eet_demo.settings import Settings, load_settings
 
@@ -61,6 +62,7 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_models_follow_the_cache_unless_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EET_DEMO_CACHE_DIR", "/big/cache")
     assert load_settings().models_dir == Path("/big/cache/models")
+    assert paths.cache_dir() == Path("/big/cache"), "one variable, one reader"
     monkeypatch.setenv("EET_DEMO_MODELS_DIR", "~/models")
     assert load_settings().models_dir == Path.home() / "models"
 

@@ -14,19 +14,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from eet_demo.engine.executors.cuda.compile.cubins import CUBINS, CubinFolder
+from eet_demo.engine.executors.cuda.compile.cubins import CubinFolder
 from eet_demo.engine.executors.cuda.compile.launch import Instance
 from eet_demo.engine.executors.cuda.compile.nvrtc import Nvrtc
 from eet_demo.engine.executors.cuda.compile.resources import Usage, table
 from eet_demo.engine.executors.cuda.compile.sources import read_source
 from eet_demo.errors import EetError
+from eet_demo.paths import kernel_cache
 from tools.gates.instances import ARCHS, DTYPES, FORMATS, MANY_ROWS, check_stem, gate_instances, gate_specs, runs_on
 
 GROUP = 16
 """Instances compiled together: headers are read once for them all, and both cores stay busy."""
 
 
-def compile_all(grouped: Mapping[str, Sequence[Instance]], archs: Iterable[str], folder: Path = CUBINS) -> list[Usage]:
+def compile_all(grouped: Mapping[str, Sequence[Instance]], archs: Iterable[str], folder: Path) -> list[Usage]:
     """Brings every instance, for every architecture it runs on, into `folder`; only what is missing is compiled.
 
     Returns what each costs, by instance. Raises KernelCompileError at the first refusal.
@@ -63,7 +64,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--arch", nargs="*", default=list(ARCHS), help="sm_90 ...")
     parser.add_argument("--stem", nargs="*", help="kernels to compile; all by default")
     parser.add_argument("--instance", nargs="*", help="name expressions of one --stem instead of the shapes' instances")
-    parser.add_argument("--cubins", type=Path, default=CUBINS, help="the folder to fill")
+    parser.add_argument("--cubins", type=Path, default=kernel_cache("cubins"), help="the folder to fill")
     return parser.parse_args(arguments)
 
 

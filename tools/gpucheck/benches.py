@@ -11,6 +11,7 @@ from typing import Any
 
 from eet_demo.engine.shapes import shape as shape_of
 from eet_demo.errors import EetError
+from eet_demo.paths import cache_dir
 from eet_demo.race.bench import Bench
 from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
@@ -132,7 +133,7 @@ def race_settings(context: Context, shape: str, sides: Sequence[str], work: Work
 def machine() -> Iterator[RaceResources]:
     """This machine as `bench` has it, for one part: the workers end with it."""
     resources = RaceResources.of_this_machine(
-        models_dir=Path.home() / ".cache" / "eet-demo" / "models",
+        models_dir=cache_dir() / "models",
         gpu=cuda_gpu(),
         hub_enabled=False,
         catalogue_only=False,

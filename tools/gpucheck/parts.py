@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from eet_demo.errors import EetError, RequestError
+from eet_demo.files import write_atomically
 
 TRACEBACK_LINES = 12
 WRAP_UP_S = 5.0
@@ -155,8 +155,5 @@ def read_records(out: Path, parts: Sequence[Part]) -> dict[str, Record]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes beside `path` first: whoever reads never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    """Writes it whole or not at all: a check may be cut off at any time."""
+    write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from eet_demo.errors import KernelCompileError
+from eet_demo.errors import CacheError, KernelCompileError
+from eet_demo.files import keeping, replacing
 from eet_demo.machine.hardware import cpu_features, cpu_name
-from eet_demo.paths import KERNELS
+from eet_demo.paths import CACHE_VARIABLE, KERNELS, kernel_cache
 
 SOURCES = KERNELS / "cpu"
-DEFAULT_CACHE = Path.home() / ".cache" / "eet-demo" / "cpu"
 
 FLAGS = (
     *("-O3", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-ffp-contract=fast"),
@@ -31,15 +31,19 @@ TIMEOUT_S = 300
 SHOWN_LINES = 12
 
 
-def library(cache: Path = DEFAULT_CACHE, extra_flags: Sequence[str] = ()) -> Path:
+def library(cache: Path | None = None, extra_flags: Sequence[str] = ()) -> Path:
     """Path of the compiled library; compiles it if no library of these sources, flags, compiler and CPU is cached.
+
+    Args:
+        cache: None takes `paths.kernel_cache`.
 
     Raises:
         KernelCompileError: no compiler, or its message (shortened) and the command that repeats it.
+        CacheError: the folder cannot be written, or there is no room.
     """
     compiler = find_compiler()
     flags = [*FLAGS, "-mcpu=native" if platform.machine() == "aarch64" else "-march=native", *extra_flags]
-    target = cache / f"eet-{_key(compiler, flags)}.so"
+    target = (cache or kernel_cache("cpu")) / f"eet-{_key(compiler, flags)}.so"
     if not target.exists():
         compile_library(compiler, flags, SOURCES / "engine.cpp", target)
     return target
@@ -58,20 +62,26 @@ def find_compiler() -> str:
 
 def compile_library(compiler: str, flags: Sequence[str], source: Path, target: Path) -> None:
     """Compiles beside `target` and renames, so that a half-written library is never loaded."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as folder:
-        built = Path(folder) / target.name
-        command = [compiler, *flags, str(source), "-o", str(built)]
-        try:
-            result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise KernelCompileError(
-                f"{compiler} could not run: {error}; repeat it with: {shlex.join(command)}"
-            ) from None
-        if result.returncode:
-            repeat = shlex.join([compiler, *flags, str(source), "-o", os.devnull])
-            raise KernelCompileError(f"{compiler} failed:\n{_shortened(result.stderr)}\nrepeat it with: {repeat}")
-        os.replace(built, target)
+    with keeping("the compiled engine", target.parent), replacing(target) as built:
+        _run([compiler, *flags, str(source), "-o"], built)
+
+
+def _run(command: list[str], built: Path) -> None:
+    try:
+        result = subprocess.run([*command, str(built)], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KernelCompileError(f"{command[0]} could not run: {error}; {_repeat(command)}") from None
+    if result.returncode and os.strerror(errno.ENOSPC) in result.stderr:
+        raise CacheError(
+            f"{command[0]} had no room to write ({_shortened(result.stderr)}); {CACHE_VARIABLE} names another folder "
+            "than its target's, TMPDIR one for what it writes meanwhile"
+        )
+    if result.returncode:
+        raise KernelCompileError(f"{command[0]} failed:\n{_shortened(result.stderr)}\n{_repeat(command)}")
+
+
+def _repeat(command: list[str]) -> str:
+    return f"repeat it with: {shlex.join([*command, os.devnull])}"
 
 
 def _key(compiler: str, flags: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from eet_demo.engine.blocks import BLOCK_BYTES, WeightFormat, row_bytes
 from eet_demo.engine.checkpoint import POSITIONS, Checkpoint
 from eet_demo.engine.executors import Float32, Int32, Step
 from eet_demo.engine.executors.cpu import records
-from eet_demo.engine.executors.cpu.compiler import DEFAULT_CACHE, library
+from eet_demo.engine.executors.cpu.compiler import library
 from eet_demo.engine.executors.cpu.layout import CpuLayout, DenseType, destinations
 from eet_demo.engine.executors.cpu.lowering import Constants, Lowering, lower_model
 from eet_demo.engine.executors.host_arena import HostArena
@@ -44,19 +44,19 @@ class CpuExecutor:
         program: p.Program,
         plan: Plan,
         options: EngineOptions,
-        cache: Path = DEFAULT_CACHE,
+        cache: Path | None = None,
         flags: Sequence[str] = (),
         formats: Mapping[str, WeightFormat] = MappingProxyType({}),
         dtype: DenseType = "float32",
     ) -> None:
-        """Compiles at first use, with `flags` beside the usual ones (a sanitizer's, say).
+        """Compiles at first use into `cache` (None: the usual one), with `flags` beside the usual (a sanitizer's, say).
 
         `formats` and `dtype` as in CpuLayout: a dtype of 16 bits is how dense matrices are stored; activations, cache,
         norms and biases stay float32.
 
         Raises:
             UnsupportedError: an option that makes no sense here, or a thread count it cannot serve.
-            KernelCompileError: the C++ cannot be compiled or loaded.
+            KernelCompileError: the C++ cannot be compiled or loaded. CacheError: nor kept.
         """
         self.threads = _threads(options)
         self._program, self._plan, self._spec = program, plan, program.spec

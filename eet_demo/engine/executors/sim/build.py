@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -16,11 +15,10 @@ from typing import Literal
 from eet_demo.engine.executors.cuda.compile.launch import Instance
 from eet_demo.engine.executors.cuda.compile.sources import CUDA_SOURCES, SIM_SOURCES, read_source
 from eet_demo.errors import KernelCompileError
-from eet_demo.paths import KERNELS
+from eet_demo.files import keeping, replacing
+from eet_demo.paths import kernel_cache
 
 SimMode = Literal["plain", "address", "race"]
-
-BUILD = KERNELS / "build" / "sim"
 
 COMMON_FLAGS = (
     "-std=c++17", "-g1", "-mavx2", "-mfma", "-mf16c", "-ffp-contract=off", "-fno-math-errno",
@@ -41,12 +39,16 @@ class SimBuilder:
     """One mode's binaries: a shared library an instance in the plain mode, an executable in the sanitized ones."""
 
     def __init__(
-        self, mode: SimMode, folder: Path = CUDA_SOURCES, build: Path = BUILD, defines: tuple[str, ...] = ()
+        self, mode: SimMode, folder: Path = CUDA_SOURCES, build: Path | None = None, defines: tuple[str, ...] = ()
     ) -> None:
-        """Raises KernelCompileError where the simulator cannot run: no g++, or not an x86-64 processor."""
+        """Keeps binaries in `build`, None for the usual cache.
+
+        Raises:
+            KernelCompileError: the simulator cannot run here: no g++, or not an x86-64 processor.
+        """
         self.mode = mode
         self._folder = folder
-        self._build = build
+        self._build = build or kernel_cache("sim")
         self._compiler = _compiler()
         self._defines = defines
         self._flags = (*COMMON_FLAGS, *MODE_FLAGS[mode])
@@ -88,24 +90,15 @@ class SimBuilder:
         target = self._build / name
         if target.exists():
             return target
-        self._build.mkdir(parents=True, exist_ok=True)
-        command = [
-            self._compiler,
-            *(flags or self._flags),
-            f"-I{self._folder}",
-            f"-I{CUDA_SOURCES}",
-            f"-I{SIM_SOURCES}",
-        ]
-        with tempfile.TemporaryDirectory(dir=self._build) as scratch:
-            output = Path(scratch) / name
-            command += [*arguments, "-o", str(output)]
+        folders = [f"-I{folder}" for folder in (self._folder, CUDA_SOURCES, SIM_SOURCES)]
+        with keeping("the simulator's kernels", self._build), replacing(target) as output:
+            command = [self._compiler, *(flags or self._flags), *folders, *arguments, "-o", str(output)]
             done = subprocess.run(command, input=unit, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise KernelCompileError(
                     f"g++ refused {what or name} for the simulator:\n{done.stderr}\nrepeat it with: {' '.join(command)}"
                     + (f" <<'EOF'\n{unit}EOF" if unit else "")
                 )
-            output.replace(target)
         return target
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType, from_host, to_host
 from eet_demo.engine.executors.cuda.compile.launch import Argument, Instance, LaunchConfig, check_argument, pack
 from eet_demo.engine.executors.cuda.compile.sources import CUDA_SOURCES
-from eet_demo.engine.executors.sim.build import BUILD, SimBuilder, SimMode
+from eet_demo.engine.executors.sim.build import SimBuilder, SimMode
 from eet_demo.engine.executors.sim.isolated import run_isolated
 from eet_demo.errors import KernelFaultError, UnsupportedError
 
@@ -54,7 +54,7 @@ class SimLauncher:
         defines: macros of the kernels, as NO_PREFETCH.
         seed: 0 runs threads in natural order, 1 in reverse, others in a random order.
         folder: where `<stem>.cu` lies.
-        build: where binaries are kept.
+        build: where binaries are kept; None for the usual cache.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SimLauncher:
         mode: SimMode = "plain",
         seed: int = 0,
         folder: Path = CUDA_SOURCES,
-        build: Path = BUILD,
+        build: Path | None = None,
         defines: tuple[str, ...] = (),
     ) -> None:
         self.mode = mode

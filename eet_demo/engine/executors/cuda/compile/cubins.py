@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Sequence
@@ -10,13 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from eet_demo.engine.executors.cuda.compile.launch import Instance
 from eet_demo.engine.executors.cuda.compile.nvrtc import OPTIONS, Compiled
 from eet_demo.engine.executors.cuda.compile.resources import Usage, usage_of
 from eet_demo.engine.executors.cuda.compile.sources import Source
-from eet_demo.paths import KERNELS
+from eet_demo.files import keeping, write_atomically
 
-CUBINS = KERNELS / "build" / "cubins"
 MANIFEST = "manifest.json"
 
 
@@ -32,7 +32,7 @@ class Cubin:
 class CubinFolder:
     """A folder of cubins. An entry is found only by the hash of the very source and options it was compiled from."""
 
-    def __init__(self, folder: Path = CUBINS) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._entries = self._read()
 
@@ -44,29 +44,31 @@ class CubinFolder:
         return Cubin(self.folder / entry["file"], entry["symbol"], Usage(**entry["usage"]))
 
     def add(self, source: Source, instances: Sequence[Instance], compiled: Compiled) -> None:
-        """Writes one cubin that holds `instances`, and its entries, beside what other processes wrote meanwhile."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Writes one cubin that holds `instances`, and its entries, beside what other processes wrote meanwhile.
+
+        Raises:
+            CacheError: the folder cannot be written.
+        """
         name = f"{source.stem}-{compiled.arch}-{hashlib.sha256(compiled.cubin).hexdigest()[:16]}.cubin"
-        (self.folder / name).write_bytes(compiled.cubin)
         usages = {usage.expression: asdict(usage) for usage in usage_of(compiled)}
-        with (self.folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            self._entries = self._read()
-            for instance in instances:
-                self._entries[_key(source, instance.expression, compiled.arch)] = {
-                    "file": name,
-                    "symbol": compiled.lowered[instance.expression],
-                    "stem": source.stem,
-                    "source": source.digest,
-                    "usage": usages[instance.expression],
-                }
-            self._write()
+        with keeping("compiled kernels", self.folder):
+            write_atomically(self.folder / name, compiled.cubin)
+            with self._lock():
+                self._entries = self._read()
+                for instance in instances:
+                    self._entries[_key(source, instance.expression, compiled.arch)] = {
+                        "file": name,
+                        "symbol": compiled.lowered[instance.expression],
+                        "stem": source.stem,
+                        "source": source.digest,
+                        "usage": usages[instance.expression],
+                    }
+                self._write()
 
     def prune(self, sources: Sequence[Source]) -> None:
         """Removes what was compiled from other versions of `sources`, and cubins that no entry names."""
         current = {source.stem: source.digest for source in sources}
-        with (self.folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with keeping("compiled kernels", self.folder), self._lock():
             entries = self._read().items()
             self._entries = {k: e for k, e in entries if current.get(e["stem"], e["source"]) == e["source"]}
             self._write()
@@ -75,15 +77,17 @@ class CubinFolder:
                 if path.name not in kept:
                     path.unlink()
 
+    def _lock(self) -> FileLock:
+        """Held while the manifest is read and written; freed by the kernel when its holder dies."""
+        return FileLock(self.folder / "lock")
+
     def _read(self) -> dict[str, dict[str, Any]]:
         manifest = self.folder / MANIFEST
         entries: dict[str, dict[str, Any]] = json.loads(manifest.read_text("utf-8")) if manifest.is_file() else {}
         return entries
 
     def _write(self) -> None:
-        scratch = self.folder / f"{MANIFEST}.part"
-        scratch.write_text(json.dumps(self._entries, indent=1, sort_keys=True), encoding="utf-8")
-        scratch.replace(self.folder / MANIFEST)
+        write_atomically(self.folder / MANIFEST, json.dumps(self._entries, indent=1, sort_keys=True))
 
 
 def _key(source: Source, expression: str, arch: str) -> str:

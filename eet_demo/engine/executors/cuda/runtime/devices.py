@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import torch
 
 from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.compile.cubins import CUBINS
 from eet_demo.engine.executors.cuda.compile.cupy_launcher import CupyLauncher, import_cupy
 from eet_demo.engine.executors.cuda.compile.launch import Instance
 from eet_demo.engine.executors.cuda.faults import device_faults
@@ -17,6 +16,7 @@ from eet_demo.engine.executors.cuda.runtime.arena import TORCH_DTYPE
 from eet_demo.engine.executors.cuda.runtime.queue import Queue
 from eet_demo.engine.executors.sim.launcher import SimLauncher
 from eet_demo.errors import MemoryPlanError, UnsupportedError
+from eet_demo.paths import kernel_cache
 from eet_demo.records import EngineOptions
 
 OLDEST_CAPABILITY = 75
@@ -116,7 +116,7 @@ class CudaDevice:
         with device_faults():
             launcher = CupyLauncher(
                 lambda: int(torch.cuda.current_stream().cuda_stream),
-                cubins=CUBINS,
+                cubins=kernel_cache("cubins"),
                 overlap=options.pdl,
                 defines=_defines(options),
             )
