@@ -109,14 +109,17 @@ class RaceSettings:
 
 @dataclass(frozen=True)
 class SideConfig:
-    """What a side really is, as shown on the page and written to the trace."""
+    """What a side really is, as shown on the page and written to the trace.
+
+    `threads` are the CPU threads that compute, as the side's library counts them; None where nothing can tell.
+    """
 
     side: str
     engine: str
     device: str
     dtype: str
     weights: str
-    threads: int
+    threads: int | None
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

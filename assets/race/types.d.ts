@@ -45,7 +45,7 @@ export type Software = Record<string, string>;
 
 export interface Config extends Precision {
   engine: string;
-  threads?: number;
+  threads?: number | null;
   details?: Record<string, unknown>;
 }
 

@@ -157,6 +157,11 @@ class Engine:
         return self._program.spec
 
     @property
+    def threads(self) -> int | None:
+        """CPU threads that run a step, as the executor has them; None where a library below it decides."""
+        return self._executor.threads
+
+    @property
     def memory(self) -> MemoryReport:
         return self._plan.report
 

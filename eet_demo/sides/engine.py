@@ -18,17 +18,22 @@ from eet_demo.records import EngineOptions, SideConfig, as_json
 from eet_demo.sides.names import parse_side
 from eet_demo.sides.side import Roofline, RunClock, RunRequest, SideOptions, Sink, StopRun
 
+SHARED = {"threads": "threads are the same for every side of a race, so they are set for all of them (--threads)"}
+"""Fields of `EngineOptions` that a side's name cannot switch, and why: conditions of a race, no techniques."""
+
 
 def engine_options(options: SideOptions) -> EngineOptions:
     """The side's `EngineOptions`: the race's threads, and what its name switches.
 
     Raises:
-        RequestError: a name that is no field, or a value of the wrong type.
+        RequestError: a name that is no field or one of SHARED, or a value of the wrong type.
     """
     switched = parse_side(options.side).options
-    known = {field.name: field for field in dataclasses.fields(EngineOptions)}
+    known = {field.name: field for field in dataclasses.fields(EngineOptions) if field.name not in SHARED}
     values: dict[str, Any] = {"threads": options.threads}
     for name, text in switched.items():
+        if name in SHARED:
+            raise RequestError(f"side {options.side!r}: {name} is no option of a side: {SHARED[name]}")
         if name not in known:
             raise RequestError(f"side {options.side!r}: the engine has no option {name!r}; it has {', '.join(known)}")
         values[name] = _value(options.side, name, text, known[name].default)
@@ -92,7 +97,7 @@ class EngineSide:
             "load_gb_s": engine.memory.weights_bytes / seconds / 1e9,
         }
         return SideConfig(
-            options.side, "engine", options.device, options.dtype, options.weights, options.threads, details
+            options.side, "engine", options.device, options.dtype, options.weights, engine.threads, details
         )
 
     def run(self, request: RunRequest, sink: Sink) -> RunClock:

@@ -58,7 +58,7 @@ def parse_side(name: str) -> SideName:
 
 
 def split_sides(text: str) -> tuple[str, ...]:
-    """The sides of a list like `stock,engine:debug=on,threads=1`: a comma also joins the options of one side."""
+    """The sides of a list like `stock,engine:debug=on,prefill_chunk=64`: a comma also joins the options of one side."""
     names: list[str] = []
     for piece in text.split(","):
         kind = piece.strip().partition(":")[0]

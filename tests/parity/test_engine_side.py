@@ -145,6 +145,8 @@ def test_engine_side_logits_and_roofline_are_the_engines(folder: Path) -> None:
         ("engine:colour=red", "no option 'colour'.*prefill_chunk"),
         ("engine:debug=maybe", "on or off"),
         ("engine:prefill_chunk=many", "takes a number"),
+        ("engine:threads=64", "threads is no option of a side: threads are the same for every side"),
+        ("engine:debug=on,threads=1", "threads is no option of a side"),
     ],
 )
 def test_engine_side_refuses_an_option_it_cannot_switch(folder: Path, name: str, words: str) -> None:
@@ -157,6 +159,16 @@ def test_engine_options_are_the_races_threads_and_the_names_switches(folder: Pat
     assert words == ["off", "stream"]
     found = engine_options(options(folder, "engine:debug=on,prefill_chunk=64", threads=2))
     assert (found.threads, found.debug, found.prefill_chunk) == (2, True, 64)
+
+
+@pytest.mark.parametrize(("device", "threads"), [("cpu", 2), ("reference", None)])
+def test_engine_side_says_how_many_threads_there_are_and_not_how_many_were_asked_for(
+    folder: Path, device: str, threads: int | None
+) -> None:
+    side = EngineSide(options(folder, device=device, threads=2))
+    side.compile()
+    assert side.load().threads == threads
+    side.close()
 
 
 def test_engine_side_refuses_what_the_executor_lacks(folder: Path) -> None:

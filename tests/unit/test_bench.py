@@ -115,7 +115,7 @@ def test_bench_unloads_between_turns_when_only_one_fits(
     ("text", "sides"),
     [
         ("stock,engine", ("stock", "engine")),
-        (" stock , engine:debug=on,threads=1,engine", ("stock", "engine:debug=on,threads=1", "engine")),
+        (" stock , engine:debug=on,prefill_chunk=64,engine", ("stock", "engine:debug=on,prefill_chunk=64", "engine")),
         ("engine:graph=off", ("engine:graph=off",)),
     ],
 )
@@ -124,7 +124,7 @@ def test_sides_are_split_at_commas_between_sides_only(text: str, sides: tuple[st
 
 
 def test_side_names_are_parsed_or_refused() -> None:
-    assert parse_side("engine:debug=on,threads=1").options == {"debug": "on", "threads": "1"}
+    assert parse_side("engine:debug=on,prefill_chunk=64").options == {"debug": "on", "prefill_chunk": "64"}
     for name in ("", "stocks", "engine:", "engine:debug", "engine:=on", "stock:debug=on"):
         with pytest.raises(RequestError):
             parse_side(name)

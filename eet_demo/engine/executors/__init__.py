@@ -60,6 +60,10 @@ class Step:
 class Executor(Protocol):
     """A loaded model. Built with its plan already checked against the memory there is."""
 
+    @property
+    def threads(self) -> int | None:
+        """CPU threads that run a step, the caller's included; None where a library below decides."""
+
     def load(self, checkpoint: Checkpoint) -> None:
         """Brings every weight into the arena."""
 

@@ -58,7 +58,7 @@ class CpuExecutor:
             UnsupportedError: an option that makes no sense here, or a thread count it cannot serve.
             KernelCompileError: the C++ cannot be compiled or loaded. CacheError: nor kept.
         """
-        self.threads = _threads(options)
+        threads = _threads(options)
         self._program, self._plan, self._spec = program, plan, program.spec
         self._debug = options.debug
         self._layout = CpuLayout(formats, dtype)
@@ -69,9 +69,10 @@ class CpuExecutor:
         self._constants = Constants(self._spec, plan.limits.max_context)
         model = lower_model(self._spec, plan)
         ops = Lowering(program, plan, self._layout, self._constants, self._base, pieces).ops()
-        self._engine = self._library.eet_create(model, (records.Op * len(ops))(*ops), len(ops), self.threads)
+        self._engine = self._library.eet_create(model, (records.Op * len(ops))(*ops), len(ops), threads)
         if not self._engine:
-            raise UnsupportedError(f"{self.threads} threads cannot be started on this machine; ask for fewer")
+            raise UnsupportedError(f"{threads} threads cannot be started on this machine; ask for fewer")
+        self.threads = threads
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Packs every weight into the arena and faults the rest of it in.

@@ -46,6 +46,8 @@ class ReferenceLayout:
 class ReferenceExecutor:
     """One method an op, found by its stem."""
 
+    threads = None  # NumPy's matrix products have as many as its BLAS takes
+
     def __init__(
         self,
         program: p.Program,

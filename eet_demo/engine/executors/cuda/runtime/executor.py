@@ -39,6 +39,9 @@ PASSES = 16
 class CudaExecutor:
     """Owns the arena, the ring and the captured steps."""
 
+    threads = 1
+    """Launches; a simulated device runs in it too."""
+
     def __init__(
         self,
         program: p.Program,
