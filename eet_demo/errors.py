@@ -97,6 +97,12 @@ class WorkerError(EetError):
     remedy = "Start the race again: a fresh worker process is started for it."
 
 
+class StoppedError(EetError):
+    """A race that ended before there was anything to show: stopped, out of time, or it lost its place in the queue."""
+
+    remedy = "Start the race again."
+
+
 class TraceError(EetError, ValueError):
     """A trace that does not follow the schema; the message names the first place that breaks it."""
 

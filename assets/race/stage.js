@@ -106,6 +106,7 @@ export class Stage {
 
   /** @param {Value} value */
   receive(value) {
+    this.#heardMs = performance.now();
     if ("idle" in value) return this.#rest(value.idle);
     if ("replay" in value) return this.#open(value.replay);
     if ("planned" in value) return this.#plan(value);
@@ -114,7 +115,6 @@ export class Stage {
 
   /** @param {Update} update */
   #apply(update) {
-    this.#heardMs = performance.now();
     if (update.kind === "queued") this.#enqueue(update.sides);
     else if (update.kind === "end") this.#end();
     else if (update.kind === "go") this.trigger("go");

@@ -135,7 +135,9 @@ export type Update =
 
 export interface Payload {
   run: string;
+  /** -1 for a sign of life, which says nothing; `beat` numbers these */
   seq: number;
+  beat?: number;
   updates: Update[];
 }
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
 
-from eet_demo.errors import EetError
 from eet_demo.records import RaceSettings
 from eet_demo.sides.names import split_sides
-from eet_demo.ui.handlers import Handlers, session_of
+from eet_demo.ui.handlers import Handlers, explained, session_of
 from eet_demo.ui.offer import DEFAULT_CONTEXT, DEFAULT_NEW_TOKENS, Offer
 
-Endpoint = Callable[..., dict[str, Any]]
+Endpoint = Callable[..., Iterator[dict[str, Any] | None]]
 
 
 def make_race_endpoint(offer: Offer, handlers: Handlers) -> Endpoint:
     """The function behind `/race`; its parameters' names and defaults are the endpoint's.
 
-    A client that goes away stops its race, as a visitor does.
+    It yields None until the trace, so that Gradio can close it, and thereby the race, once its client is gone.
     """
     default_model = offer.default_model.id
     default_sides = ",".join(offer.sides)
@@ -40,7 +39,7 @@ def make_race_endpoint(offer: Offer, handlers: Handlers) -> Endpoint:
         top_k: int = 0,
         top_p: float = 1.0,
         seed: int = 0,
-    ) -> dict[str, Any]:
+    ) -> Iterator[dict[str, Any] | None]:
         """Runs one race and returns its trace.
 
         Args:
@@ -76,10 +75,10 @@ def make_race_endpoint(offer: Offer, handlers: Handlers) -> Endpoint:
             seed=seed,
         )
         try:
-            handlers.check(settings)
-            return _trace(handlers, session_of(request), settings)
-        except EetError as error:
-            raise gr.Error(f"{error} {error.remedy}", print_exception=False) from error
+            with contextlib.closing(handlers.race(session_of(request), settings)) as answers:
+                yield from answers
+        except Exception as error:  # Gradio would send whatever it says, and a visitor may not read everything
+            raise gr.Error(" ".join(explained(error)), print_exception=False) from error
 
     return race
 
@@ -87,13 +86,3 @@ def make_race_endpoint(offer: Offer, handlers: Handlers) -> Endpoint:
 def _side_names(sides: str | list[str]) -> tuple[str, ...]:
     """One text is a list like the command line's; a list has one side an entry."""
     return split_sides(sides) if isinstance(sides, str) else tuple(side.strip() for side in sides)
-
-
-def _trace(handlers: Handlers, session: str, settings: RaceSettings) -> dict[str, Any]:
-    run, race = handlers.runs.begin(session, settings), handlers.make_race(settings)
-    run.start(race)
-    trace: dict[str, Any] = {}
-    with contextlib.closing(race.run()) as batches:  # type: ignore[type-var]  # a generator
-        for updates in batches:
-            trace = next((update["trace"] for update in updates if update["kind"] == "result"), trace)
-    return trace

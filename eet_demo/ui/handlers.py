@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from eet_demo.errors import EetError
+from eet_demo.errors import EetError, StoppedError
 from eet_demo.records import RaceSettings
 from eet_demo.ui.runs import Payload, RaceLike, Run, Runs, Update
 
@@ -25,20 +26,27 @@ RACING_WORDS = "Racing"
 STOPPING_WORDS = "Stopping"
 READY_WORDS = "Ready"
 
+FORGOTTEN = StoppedError("Many others have asked for a race since, and yours lost its place in the queue.")
+
 MakeRace = Callable[[RaceSettings], RaceLike]
 
 
 def error_update(error: Exception) -> Update:
-    """An error as one update for the page. An unforeseen one is logged with its trace and shown by name."""
-    if isinstance(error, EetError):
-        message, remedy = str(error), error.remedy
-    else:
-        LOGGER.error("a race failed unexpectedly", exc_info=error)
-        message, remedy = (
-            f"Something unforeseen failed: {type(error).__name__}: {error}",
-            "The server's log has the details.",
-        )
+    """An error as one update for the page."""
+    message, remedy = explained(error)
     return {"kind": "error", "message": message, "remedy": remedy}
+
+
+def explained(error: Exception) -> tuple[str, str]:
+    """(message, remedy) as a visitor may read them.
+
+    An unforeseen error is logged with its trace; the visitor gets the number that finds it there, and nothing else.
+    """
+    if isinstance(error, EetError):
+        return str(error), error.remedy
+    number = secrets.token_hex(4)
+    LOGGER.error("unforeseen error %s", number, exc_info=error)
+    return f"Something unforeseen failed (error {number}).", "Try again; the server's log has the details."
 
 
 @dataclass(frozen=True)
@@ -67,22 +75,56 @@ class Handlers:
         run.settings = settings
         return run, run.payload({"kind": "queued", "sides": list(settings.sides)}, {"kind": "go"})
 
+    def take_turn(self, session: str) -> Iterator[Payload]:
+        """The machine is this visitor's: runs their race, if it still is to be run, and yields the stage's values."""
+        run = self.runs.of_session(session)
+        if run is None:  # too many came after them, or they closed the tab
+            yield Run(session).payload(error_update(FORGOTTEN), {"kind": "end"})
+        elif run.settings is not None:
+            yield from self.drain(run)
+
     def drain(self, run: Run) -> Iterator[Payload]:
         """Runs a race and yields the stage's values, at least one every SIGN_OF_LIFE_S."""
         try:
             assert run.settings is not None
             race = self.make_race(run.settings)
-            if not run.start(race):
-                race.stop()
-            spoke_s = time.monotonic()
+            if run.start(race):
+                with contextlib.closing(self._updates(run, race)) as batches:
+                    for updates in batches:
+                        yield run.payload(*map(self._explained, updates)) if updates else run.sign_of_life()
+        except Exception as error:  # as above; GeneratorExit of a visitor who left is no Exception
+            yield run.payload(error_update(error))
+        yield run.payload({"kind": "end"})
+
+    def race(self, session: str, settings: RaceSettings) -> Generator[dict[str, Any] | None]:
+        """A race without a page: None every SIGN_OF_LIFE_S at least, its trace at the end. Closing it stops the race.
+
+        Raises:
+            EetError: the settings are refused, the race cannot begin, or it ended without a result.
+        """
+        self.check(settings)
+        run, race = self.runs.begin(session, settings), self.make_race(settings)
+        trace: dict[str, Any] | None = None
+        if run.start(race):
+            with contextlib.closing(self._updates(run, race)) as batches:
+                for updates in batches:
+                    trace = next((update["trace"] for update in updates if update["kind"] == "result"), trace)
+                    yield None
+        if trace is None:
+            raise StoppedError("The race was stopped before it had a result.")
+        yield trace
+
+    def _updates(self, run: Run, race: RaceLike) -> Generator[list[Update]]:
+        """What the race says; an empty list when it has been silent for SIGN_OF_LIFE_S."""
+        spoke_s = time.monotonic()
+        try:
             with contextlib.closing(race.run()) as batches:  # type: ignore[type-var]  # a generator
                 for updates in batches:
                     if updates or time.monotonic() - spoke_s > SIGN_OF_LIFE_S:
                         spoke_s = time.monotonic()
-                        yield run.payload(*map(self._explained, updates))
-        except Exception as error:  # as above; GeneratorExit of a visitor who left is no Exception
-            yield run.payload(error_update(error))
-        yield run.payload({"kind": "end"})
+                        yield updates
+        finally:
+            run.finish()
 
     def _explained(self, update: Update) -> Update:
         """The race's first update says, in words, how the two sides' numbers compare."""
@@ -97,15 +139,20 @@ class Handlers:
         """The tab was closed."""
         self.runs.leave(session_of(request))
 
-    def resync(self, asked: Mapping[str, Any]) -> list[Payload]:
-        """Payloads of a run from a number on, for a page that missed some."""
-        run = self.runs.of_id(str(asked.get("run")))
-        return run.since(int(asked.get("from_seq", 0))) if run is not None else []
+    def resync(self, asked: Any) -> list[Payload]:
+        """Payloads of a run from a number on, for a page that missed some; none of a run that is not kept."""
+        run, seq = self._asked_run(asked), asked.get("from_seq", 0) if isinstance(asked, Mapping) else 0
+        return run.since(seq) if run is not None and isinstance(seq, int) else []
 
-    def trace(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    def trace(self, asked: Any) -> dict[str, Any] | None:
         """The trace of a finished run, while it is kept."""
-        run = self.runs.of_id(str(asked.get("run")))
+        run = self._asked_run(asked)
         return run.trace if run is not None else None
+
+    def _asked_run(self, asked: Any) -> Run | None:
+        """`asked` is whatever the page sent."""
+        run_id = asked.get("run") if isinstance(asked, Mapping) else None
+        return self.runs.of_id(run_id) if isinstance(run_id, str) else None
 
 
 def session_of(request: gr.Request) -> str:

@@ -12,6 +12,9 @@ from eet_demo.errors import PortInUseError
 from eet_demo.ui.assets import head_elements, routes
 
 
+SESSIONS = 256
+
+
 def require_free_port(host: str, port: int) -> None:
     """Raises PortInUseError when something listens on `port` already."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -79,15 +82,19 @@ def build_theme() -> gr.themes.Base:
 
 
 def launch_options() -> dict[str, Any]:
-    """How every page of this project is served: its own looks and files, no footer, no history, no second server."""
+    """How every page of this project is served: its own looks and files, no footer, no history, no second server.
+
+    Gradio keeps the last answer of each session: SESSIONS of them, since a client that only asks has a new one each time.
+    """
     return {
         "theme": build_theme(),
         "head": head_elements(),
         "footer_links": [],
         "run_history": False,
         "ssr_mode": False,
+        "state_session_capacity": SESSIONS,
         "app_kwargs": {"routes": routes()},
-        "show_error": True,
+        "show_error": False,  # what was raised on purpose is shown anyhow; the rest may hold what visitors may not see
     }
 
 

@@ -67,7 +67,7 @@ def build_page(offer: Offer, check: Callable[[RaceSettings], None], make_race: M
             show_progress="hidden",
             api_visibility="private",
         )
-    demo.queue(max_size=QUEUE_LENGTH, status_update_rate=1)
+    demo.queue(max_size=QUEUE_LENGTH, status_update_rate=1, api_open=False)  # nobody races past the queue
     return demo
 
 
@@ -92,10 +92,10 @@ def _build_stage(value: dict[str, Any], handlers: Handlers | None) -> gr.HTML:
     functions: list[Callable[..., Any]] = []
     if handlers is not None:
         # Gradio marks server functions with an attribute, which bound methods refuse.
-        def resync(asked: dict[str, Any]) -> list[Payload]:
+        def resync(asked: Any) -> list[Payload]:
             return handlers.resync(asked)
 
-        def trace(asked: dict[str, Any]) -> dict[str, Any] | None:
+        def trace(asked: Any) -> dict[str, Any] | None:
             return handlers.trace(asked)
 
         functions = [resync, trace]
@@ -134,11 +134,9 @@ def _connect(
         return {stage: sealed(payload)} | (buttons(True, QUEUED_WORDS) if run.settings is not None else {})
 
     def take_turn(request: gr.Request) -> Iterator[dict[Any, Any]]:
-        run = handlers.runs.of_session(session_of(request))
-        if run is not None and run.settings is not None:
-            yield {status: RACING_WORDS}
-            for payload in handlers.drain(run):
-                yield {stage: sealed(payload)}
+        yield {status: RACING_WORDS}
+        for payload in handlers.take_turn(session_of(request)):
+            yield {stage: sealed(payload)}
         yield buttons(False, READY_WORDS)
 
     def stop(request: gr.Request) -> dict[Any, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +16,8 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from eet_demo.records import RaceSettings
+from eet_demo.race.race import Race
 from eet_demo.results.trace import validate_trace
-from eet_demo.ui.handlers import Handlers
-from eet_demo.ui.runs import Runs
 from tests.app.screen import QUICK, ScriptedPage
 
 PARAMETERS = [
@@ -104,6 +105,46 @@ def test_a_client_that_goes_away_stops_its_race(scripted_page: ScriptedPage) -> 
     assert changes_within(2, lambda: not scripted_page.resources.turn.locked())
 
 
+def post(url: str, body: Any) -> Any:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    return json.load(urllib.request.urlopen(request, timeout=20))
+
+
+def test_a_client_without_a_heartbeat_that_goes_away_stops_its_race(scripted_page: ScriptedPage) -> None:
+    """As curl would ask: a call, then its stream, which is dropped."""
+    call = f"{scripted_page.url}gradio_api/call"
+    event = post(f"{call}/v2/race", {"new_tokens": 60, "sides": ["scripted:rate=5"]})["event_id"]
+    with urllib.request.urlopen(f"{call}/race/{event}", timeout=20) as stream:
+        assert changes_within(20, lambda: scripted_page.resources.turn.locked())
+        assert stream.readline() == b"event: generating\n"
+    assert changes_within(3, lambda: not scripted_page.resources.turn.locked())
+
+
+def test_nobody_races_past_the_queue(scripted_page: ScriptedPage) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        post(f"{scripted_page.url}gradio_api/run/race", {"data": []})
+
+
+def test_a_race_that_ends_without_a_result_is_an_error(
+    scripted_page: ScriptedPage, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Race, "run", lambda race: (updates for updates in ()))
+    with pytest.raises(AppError, match="stopped before it had a result. Start the race again"):
+        client.predict(api_name="/race")
+
+
+def test_an_unforeseen_error_keeps_its_words_to_itself(
+    scripted_page: ScriptedPage, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(race: Race) -> Any:
+        raise ZeroDivisionError("/home/owner/secret")
+
+    monkeypatch.setattr(Race, "run", broken)
+    with pytest.raises(AppError, match=r"Something unforeseen failed \(error [0-9a-f]{8}\)\. Try again") as caught:
+        client.predict(api_name="/race")
+    assert "secret" not in str(caught.value)
+
+
 def changes_within(seconds: float, happened: Callable[[], bool]) -> bool:
     deadline_s = time.monotonic() + seconds
     while time.monotonic() < deadline_s and not happened():
@@ -128,16 +169,3 @@ def changes_within(seconds: float, happened: Callable[[], bool]) -> bool:
 def test_race_endpoint_says_what_is_wrong(client: Client, asked: dict[str, Any], words: str) -> None:
     with pytest.raises(AppError, match=words.replace("(", r"\(")):
         client.predict(api_name="/race", **asked)
-
-
-def test_unforeseen_error_is_logged_and_said(caplog: pytest.LogCaptureFixture) -> None:
-    def broken(_: RaceSettings) -> Any:
-        raise ZeroDivisionError("planted")
-
-    handlers = Handlers(Runs(), lambda _: None, broken)
-    run, first = handlers.press("session", lambda: RaceSettings("smollm2-135m"))
-    assert [update["kind"] for update in first["updates"]] == ["queued", "go"]
-    said = [update for payload in handlers.drain(run) for update in payload["updates"]]
-    assert [update["kind"] for update in said] == ["error", "end"]
-    assert "ZeroDivisionError: planted" in said[0]["message"]
-    assert "planted" in caplog.text
