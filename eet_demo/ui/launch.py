@@ -11,7 +11,6 @@ import gradio as gr
 from eet_demo.errors import PortInUseError
 from eet_demo.ui.assets import head_elements, routes
 
-
 SESSIONS = 256
 
 
@@ -84,7 +83,7 @@ def build_theme() -> gr.themes.Base:
 def launch_options() -> dict[str, Any]:
     """How every page of this project is served: its own looks and files, no footer, no history, no second server.
 
-    Gradio keeps the last answer of each session: SESSIONS of them, since a client that only asks has a new one each time.
+    Gradio keeps the last answer of each session: of SESSIONS, since a client without a page has a new one each time.
     """
     return {
         "theme": build_theme(),

@@ -129,7 +129,7 @@ def test_a_race_that_ends_without_a_result_is_an_error(
     scripted_page: ScriptedPage, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Race, "run", lambda race: (updates for updates in ()))
-    with pytest.raises(AppError, match="stopped before it had a result. Start the race again"):
+    with pytest.raises(AppError, match=r"stopped before it had a result\. Start the race again"):
         client.predict(api_name="/race")
 
 
