@@ -176,7 +176,10 @@ class Engine:
         return self.memory.kv_cache_bytes * slots // (limits.max_batch * limits.max_context)
 
     def bytes_per_token(self, context: int, batch: int = 1) -> int:
-        """Bytes one decode step must move when every cache holds `context` slots, over `batch` rows."""
+        """Bytes one decode step must move when every cache holds `context` slots, over `batch` rows.
+
+        A layer with a window reads no more than its window.
+        """
         work = Work.decode(batch, context)
         return self._program.bytes_moved(work, self._weight_bytes, self._element) // batch
 

@@ -18,21 +18,38 @@ TOKEN_IDS = "token_ids"
 
 @dataclass(frozen=True)
 class Work:
-    """What one step does: packed `rows`, `wanted` rows for the head, and how much of the KV cache they touch.
+    """What one step does.
 
-    `cached_slots` sums the filled slots of every sequence (each is read once); `attended_slots` sums, over the rows,
-    the slots each attends to (each costs arithmetic).
+    Args:
+        wanted: rows for the head.
+        sequences: for each, the rows it adds and the slots its cache holds with them.
     """
 
-    rows: int
     wanted: int
-    cached_slots: int
-    attended_slots: int
+    sequences: tuple[tuple[int, int], ...]
 
     @staticmethod
     def decode(batch: int, context: int) -> Work:
         """One decode step of `batch` sequences whose caches hold `context` slots, the new one included."""
-        return Work(batch, batch, batch * context, batch * context)
+        return Work(batch, ((1, context),) * batch)
+
+    @property
+    def rows(self) -> int:
+        return sum(rows for rows, _ in self.sequences)
+
+    def cached_slots(self, window: int | None) -> int:
+        """Slots that any row sees, each counted once: with a window the first row's lie farthest back."""
+        if window is None:
+            return sum(slots for _, slots in self.sequences)
+        return sum(min(slots, rows + window - 1) for rows, slots in self.sequences)
+
+    def attended_slots(self, window: int | None) -> int:
+        """Slots that each row attends to, summed over the rows."""
+        return sum(
+            min(seen, window if window is not None else seen)
+            for rows, slots in self.sequences
+            for seen in range(slots - rows + 1, slots + 1)
+        )
 
 
 @dataclass(frozen=True)
@@ -179,11 +196,11 @@ class Attention(Op):
         return (f"attention.{self.layer}",)
 
     def bytes_moved(self, work: Work, weight_bytes: dict[str, int], size: Bytes) -> int:
-        cache = 2 * work.cached_slots * self.spec.kv_size * size.kv
+        cache = 2 * work.cached_slots(self.window) * self.spec.kv_size * size.kv
         return cache + 2 * work.rows * self.spec.q_size * size.activation
 
     def flops(self, work: Work) -> int:
-        return 4 * work.attended_slots * self.spec.q_size
+        return 4 * work.attended_slots(self.window) * self.spec.q_size
 
 
 @dataclass(frozen=True)
