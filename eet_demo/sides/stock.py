@@ -24,6 +24,7 @@ from eet_demo.engine.shapes import config_of
 from eet_demo.errors import CheckpointError, RequestError, UnsupportedError
 from eet_demo.records import SideConfig
 from eet_demo.sides.side import Roofline, RunClock, RunRequest, SideOptions, Sink, StopRun
+from eet_demo.sides.stock_cache import CacheLayer, cache_layers, dynamic_bytes
 
 _TRANSFORMERS: Any = transformers  # its own annotations are partial
 
@@ -86,6 +87,7 @@ class BaselineSide:
         self._model: Any = None
         self._stamper: Stamper | None = None
         self._static_cache: Any = None
+        self._layers: tuple[CacheLayer, ...] = ()
         self._weights_bytes = 0
         self._prompt_slots = 0
         self._batch = 0
@@ -105,6 +107,7 @@ class BaselineSide:
         self._model.generation_config = special_ids_only(self._model.generation_config, self._model.config.vocab_size)
         if self._is_static:
             self._static_cache = self._new_static_cache()
+        self._layers = self._probe()
         tensors = [*self._model.parameters(), *self._model.buffers()]
         self._weights_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         details = {
@@ -154,12 +157,17 @@ class BaselineSide:
     def memory_bytes(self) -> Mapping[str, int]:
         """Weights as stored once; the KV cache of the present or last run by its exact shape, pads included."""
         steps = self._stamper.steps if self._stamper is not None else 0
-        slots = self._batch * (self._prompt_slots + max(0, steps - 1))
-        reserved = self._batch * self._options.max_context if self._is_static else slots
+        if self._is_static:
+            seen = self._prompt_slots + max(0, steps - 1)
+            used, reserved = (
+                sum(layer.bytes_of(slots) for layer in self._layers) for slots in (seen, self._options.max_context)
+            )
+        else:
+            used, reserved = dynamic_bytes(self._layers, self._prompt_slots, steps)
         kinds = {
             "weights": self._weights_bytes,
-            "kv_cache_used": slots * self._slot_bytes(),
-            "kv_cache_reserved": reserved * self._slot_bytes(),
+            "kv_cache_used": self._batch * used,
+            "kv_cache_reserved": self._batch * reserved,
         }
         if self._device == "cuda":
             kinds["allocated"] = torch.cuda.memory_allocated()
@@ -174,11 +182,12 @@ class BaselineSide:
         return values
 
     def roofline(self, context: int, batch: int) -> Roofline:
-        """Every weight once, but for embeddings that are only looked up; and every key and value of the cache."""
+        """Every weight once, but for embeddings that are only looked up; and the keys and values attended to."""
         head = self._model.get_output_embeddings().weight
         tables = [module.weight for module in self._model.modules() if isinstance(module, torch.nn.Embedding)]
         looked_up = sum(table.numel() * table.element_size() for table in tables if table is not head)
-        return Roofline(self._weights_bytes - looked_up + batch * context * self._slot_bytes(), None)
+        cache = batch * sum(layer.bytes_of(context) for layer in self._layers)
+        return Roofline(self._weights_bytes - looked_up + cache, None)
 
     def close(self) -> None:
         self._model = self._static_cache = None
@@ -235,12 +244,11 @@ class BaselineSide:
                 attn_implementation=attention,
             )
 
-    def _slot_bytes(self) -> int:
-        """Bytes of one token's keys and values over all layers."""
-        config = self._model.config
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return int(2 * config.num_hidden_layers * heads * head_dim * DTYPES[self._options.dtype].itemsize)
+    def _probe(self) -> tuple[CacheLayer, ...]:
+        """What each layer caches of one token: asked of the model itself, whose layers may differ."""
+        with torch.no_grad():
+            output = self._model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self._device), use_cache=True)
+        return cache_layers(output.past_key_values)
 
 
 def import_architecture(model: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from eet_demo.records import Sampling
 from eet_demo.sides.engine import EngineSide
 from eet_demo.sides.side import RunRequest, SideOptions
 from eet_demo.sides.stock import BaselineSide
+from tests.parity.caches import cache_bytes
 from tests.parity.family_checkpoints import FAMILIES, make_family
 
 LENGTHS = (40, 20, 26)
@@ -60,3 +63,53 @@ def test_stock_and_engine_write_the_same(name: str, tmp_path: Path) -> None:
         side.close()
     assert len(written[0]) == NEW_TOKENS
     assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("name", ["mistral", "qwen2-windows", "gemma2", "gemma3", "phi3", "gpt_neox"])
+@pytest.mark.parametrize("side", ["stock", "stock-static"])
+@pytest.mark.parametrize("prompt_tokens", [5, 10, 30])
+def test_stock_counts_the_cache_that_it_has(
+    name: str, side: str, prompt_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After every step: windows keep less than other layers, and until the next step hold more than they keep."""
+    make_family(tmp_path, name)
+    options = SideOptions(side, str(tmp_path), "cpu", "float32", "dense", 1, 2, 48)
+    stock = BaselineSide(options)
+    stock.load()
+    caches: list[Any] = []
+    forward = stock._model.forward
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        caches.append(kwargs["past_key_values"])
+        return forward(*args, **kwargs)
+
+    class Watching(Rows):
+        def tokens(self, time_ns: int, token_ids: Sequence[int | None]) -> None:
+            super().tokens(time_ns, token_ids)
+            kinds = stock.memory_bytes()
+            seen = prompt_tokens + len(self.steps) - 1
+            expected = cache_bytes(caches[-1], seen)
+            assert (kinds["kv_cache_used"], kinds["kv_cache_reserved"]) == expected, (len(self.steps), seen)
+
+    monkeypatch.setattr(stock._model, "forward", spy)
+    sink = Watching()
+    stock.run(RunRequest((tuple(range(3, 3 + prompt_tokens)),) * 2, NEW_TOKENS, Sampling()), sink)
+    assert len(sink.steps) == NEW_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("name", "slots"), [("mistral", 3 * 11), ("gemma2", 2 * 9 + 2 * 40), ("qwen2-windows", 40 + 2 * 10)]
+)
+def test_both_sides_move_the_same_bytes_of_the_cache(name: str, slots: int, tmp_path: Path) -> None:
+    """What 40 cached tokens add to a step of one, by hand: a layer with a window reads no more than its window."""
+    fields = make_family(tmp_path, name).config
+    head_dim = getattr(fields, "head_dim", None) or fields.hidden_size // fields.num_attention_heads
+    expected = 2 * slots * fields.num_key_value_heads * head_dim * 4
+    options = SideOptions("stock", str(tmp_path), "cpu", "float32", "dense", 1, 1, 64)
+    one_slot = expected // slots * fields.num_hidden_layers
+    for side in (BaselineSide(options), EngineSide(dataclasses.replace(options, side="engine"))):
+        side.compile()
+        side.load()
+        added = side.roofline(40, 1).bytes_per_step - side.roofline(1, 1).bytes_per_step
+        assert added == expected - one_slot, type(side).__name__
+        side.close()
