@@ -27,7 +27,17 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "smollm2-135m"
 PYTHONS = ((3, 11), (3, 12))
-NEEDED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "gguf", "gradio", "jsonschema")
+NEEDED = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "gguf",
+    "gradio",
+    "fastjsonschema",
+)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CUPY_DRIVERS = {"cupy-cuda13x": 580, "cupy-cuda12x": 525}
 """Oldest driver of each CuPy build (https://docs.nvidia.com/cuda/cuda-toolkit-release-notes, "CUDA Driver")."""

@@ -44,6 +44,7 @@ ONLY_IN = {
     "pynvml": ("machine/gpu.py",),
     "transformers": ("sides/stock.py",),
     "gguf": ("models/gguf",),
+    "fastjsonschema": ("results/trace.py",),
 }
 """Third-party packages and the only places that may import them."""
 
@@ -159,8 +160,8 @@ def test_cpu_engine_loads_neither_torch_nor_the_page() -> None:
 
 
 def test_gpu_host_needs_no_absent_package() -> None:
-    """Engine, sides, race and records import on a machine without pydantic, gradio, gguf and jsonschema."""
-    blocked = "sys.modules.update(dict.fromkeys(['pydantic', 'pydantic_settings', 'gradio', 'gguf', 'jsonschema']))"
+    """Engine, sides, race and records import on a machine without pydantic, gradio, gguf and fastjsonschema."""
+    blocked = "sys.modules.update(dict.fromkeys(['pydantic', 'pydantic_settings', 'gradio', 'gguf', 'fastjsonschema']))"
     walk = (
         "import importlib, pathlib; "
         "[importlib.import_module(str(p.relative_to('.').with_suffix('')).replace('/', '.')) "

@@ -198,7 +198,7 @@ def test_bench_of_the_engine_runs_where_only_its_own_packages_are(tiny: Path, tm
     script = (
         "import sys\n"
         "from importlib.abc import MetaPathFinder\n"
-        "ABSENT = {'gradio', 'fastapi', 'pydantic_settings', 'jsonschema', 'huggingface_hub', 'gguf', 'pandas'}\n"
+        "ABSENT = {'gradio', 'fastapi', 'pydantic_settings', 'fastjsonschema', 'huggingface_hub', 'gguf', 'pandas'}\n"
         "class Absent(MetaPathFinder):\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name.split('.')[0] in ABSENT:\n"

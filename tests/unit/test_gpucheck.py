@@ -155,7 +155,7 @@ BLOCK = """
 import importlib.abc, sys, traceback
 class Block(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] in ('pydantic', 'pydantic_settings', 'gradio', 'gguf', 'jsonschema'):
+        if name.partition('.')[0] in ('pydantic', 'pydantic_settings', 'gradio', 'gguf', 'fastjsonschema'):
             if not any('/typer/' in frame.filename for frame in traceback.extract_stack()):
                 raise ModuleNotFoundError(f'No module named {name!r}: this test blocks it', name=name)
 sys.meta_path.insert(0, Block())
