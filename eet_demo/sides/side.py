@@ -44,7 +44,7 @@ class Sink(Protocol):
         """True once the visitor pressed Stop."""
 
     def started(self, time_ns: int) -> None:
-        """t0: perf_counter_ns right before the call of `generate`/`stream`, the ids already on the host."""
+        """t0 of this side: perf_counter_ns, as `RunClock` has it."""
 
     def tokens(self, time_ns: int, token_ids: Sequence[int | None]) -> None:
         """One step: `token_ids[row]`, None for a row that has ended; `time_ns` is perf_counter_ns."""
@@ -65,7 +65,12 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class RunClock:
-    """perf_counter_ns around the call of `generate`/`stream`, the ids already on the host."""
+    """perf_counter_ns around the work of a run, for every side the same work.
+
+    At `start_ns` the ids are in host memory in the form that the side's library takes (stock's padded and masked), and
+    nothing of the run is on a device: the way there is inside the clock. `end_ns` is when the last token lies in host
+    memory, or the run was stopped.
+    """
 
     start_ns: int
     end_ns: int

@@ -130,16 +130,17 @@ class BaselineSide:
             torch.cuda.synchronize()
         start_ns = time.perf_counter_ns()
         sink.started(start_ns)
-        self._model.generate(**arguments, streamer=self._stamper)
+        uploaded = {name: arguments[name].to(self._device) for name in ("inputs", "attention_mask")}
+        self._model.generate(**arguments | uploaded, streamer=self._stamper)
         return RunClock(start_ns, time.perf_counter_ns())
 
     def generate_arguments(self, request: RunRequest) -> dict[str, Any]:
-        """Everything `generate` is told but its streamer; rows are padded on the left and masked."""
+        """Everything `generate` is told but its streamer; rows are padded on the left and masked, still on the host."""
         inputs, mask = left_padded(request.prompt_ids, self._model.generation_config.pad_token_id)
         sampling = request.sampling
         arguments: dict[str, Any] = {
-            "inputs": inputs.to(self._device),
-            "attention_mask": mask.to(self._device),
+            "inputs": inputs,
+            "attention_mask": mask,
             "max_new_tokens": request.new_tokens,
             "eos_token_id": list(request.stop_token_ids) or None,
             "do_sample": not sampling.greedy,

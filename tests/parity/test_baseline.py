@@ -271,6 +271,29 @@ def test_stock_stamps_each_token_right_after_its_own_forward(
     assert ordered == sorted(ordered), "a stamp one step late would mean tokens are delivered asynchronously"
 
 
+def test_stock_moves_its_ids_to_the_device_inside_the_clock(
+    make_side: MakeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the engine does: at t0 both have them on the host alone."""
+    stock = make_side()
+    happened: list[object] = []
+    move = torch.Tensor.to
+
+    def spy(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        happened.append(tuple(tensor.shape) if args == (stock._device,) else None)
+        return move(tensor, *args, **kwargs)
+
+    class Started(ListSink):
+        def started(self, time_ns: int) -> None:
+            happened.append("t0")
+
+    monkeypatch.setattr(torch.Tensor, "to", spy)
+    stock.run(request(), Started())
+    moved = [index for index, what in enumerate(happened) if what == (1, len(PROMPT))]
+    assert len(moved) >= 2, "the ids and their mask"
+    assert min(moved) > happened.index("t0")
+
+
 @pytest.mark.parametrize("stop_after", [0, 1, 5])
 def test_stock_stops_in_prefill_and_decode_and_runs_again(make_side: MakeSide, stop_after: int) -> None:
     stock = make_side()
