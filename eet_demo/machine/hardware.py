@@ -42,6 +42,13 @@ def usable_cores(setting: int | None = None) -> int:
     return max(1, _least(len(os.sched_getaffinity(0)), _cgroup_cores(), setting))
 
 
+def group_cpu_seconds() -> float | None:
+    """CPU seconds so far of all processes under this process's tightest CPU quota; None without one that counts."""
+    quotas = sorted(_quotas(), key=lambda quota: quota[1])
+    stat = dict(line.split(" ", 1) for line in _read(quotas[0][0] / "cpu.stat").splitlines()) if quotas else {}
+    return int(stat["usage_usec"]) / 1e6 if "usage_usec" in stat else None
+
+
 def available_memory_bytes(setting: int | None = None) -> int:
     """Bytes that may still be allocated: min(free and reclaimable, cgroup limit - usage, the owner's setting)."""
     return max(0, _least(psutil.virtual_memory().available, _cgroup_available_bytes(), setting))
@@ -103,14 +110,17 @@ def _folders(controller: str) -> Iterator[Path]:
 
 def _cgroup_cores() -> int | None:
     """Whole cores of the tightest CPU quota (at least 1); None without one."""
-    quotas = []
+    return min((cores for _, cores in _quotas()), default=None)
+
+
+def _quotas() -> Iterator[tuple[Path, int]]:
+    """(folder, whole cores) of every group with a CPU quota."""
     for folder in _folders("cpu"):
         quota, _, period = _read(folder / "cpu.max").strip().partition(" ")  # version 2: "max 100000"
         if not quota:
             quota, period = _read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()
         if quota.isdigit() and period.isdigit():
-            quotas.append(max(1, int(quota) // int(period)))
-    return min(quotas, default=None)
+            yield folder, max(1, int(quota) // int(period))
 
 
 def _cgroup_limit_bytes() -> int | None:

@@ -106,6 +106,13 @@ def median(values: Sequence[float | None]) -> float | None:
     return percentile(sorted(value for value in values if value is not None), 50)
 
 
+def interquartile(values: Sequence[float | None]) -> float | None:
+    """75th less 25th percentile of the values there are: the width of their middle half; None of fewer than two."""
+    ordered = sorted(value for value in values if value is not None)
+    low, high = percentile(ordered, 25), percentile(ordered, 75)
+    return high - low if low is not None and high is not None and len(ordered) > 1 else None
+
+
 def speedup(baseline: Metrics, contender: Metrics) -> dict[str, float | None]:
     """Each above 1 favours the contender; None where a figure is missing."""
     return {

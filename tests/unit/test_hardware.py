@@ -60,6 +60,18 @@ def test_version_2_quota(machine: Path, quota: str, cores: int) -> None:
     assert hardware.usable_cores() == cores
 
 
+def test_cpu_time_is_that_of_the_tightest_quota(machine: Path) -> None:
+    assert hardware.group_cpu_seconds() is None
+    write(machine / "membership", "0::/user/session")
+    write(machine / "cgroup/cpu.stat", "usage_usec 9000000")
+    assert hardware.group_cpu_seconds() is None, "nothing limits this group"
+    write(machine / "cgroup/user/cpu.max", "200000 100000")
+    write(machine / "cgroup/user/cpu.stat", "usage_usec 2500000\nuser_usec 2000000")
+    write(machine / "cgroup/user/session/cpu.max", "400000 100000")
+    write(machine / "cgroup/user/session/cpu.stat", "usage_usec 1000000")
+    assert hardware.group_cpu_seconds() == 2.5
+
+
 @pytest.mark.parametrize(("quota", "cores"), [(300000, 3), (-1, 8)])
 def test_version_1_quota(machine: Path, quota: int, cores: int) -> None:
     write(machine / "membership", "3:cpu,cpuacct:/\n2:memory:/")

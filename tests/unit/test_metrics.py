@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eet_demo.results.metrics import figures, median, peaks, percentile, side_metrics, speedup
+from eet_demo.results.metrics import figures, interquartile, median, peaks, percentile, side_metrics, speedup
 
 MS = 1_000_000
 
@@ -111,3 +111,10 @@ def test_percentile_equals_numpy(values: list[float], percent: float) -> None:
 def test_median_ignores_what_is_undefined() -> None:
     assert median([3, None, 1, 2]) == 2
     assert median([None]) is None
+
+
+def test_dispersion_is_the_width_of_the_middle_half() -> None:
+    assert interquartile([4.0, 1.0, 2.0, 3.0, 5.0]) == 2.0
+    assert interquartile([1.0, 2.0]) == 0.5
+    assert interquartile([7.0, None, 7.0]) == 0.0
+    assert interquartile([7.0]) is interquartile([None]) is interquartile([]) is None
