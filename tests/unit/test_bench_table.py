@@ -1,0 +1,29 @@
+"""The table that `bench` and `race` print: units, and a dash for what is undefined."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from eet_demo.commands import race as commands
+from eet_demo.results.metrics import FIGURES
+
+
+def printed(**changed: Any) -> str:
+    run = {"side": "stock", **dict.fromkeys(FIGURES, None), "memory": {}} | changed
+    console = Console(record=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115 - closed with the console
+    console.print(commands._table([run], {"speedup": None, "parity": None}))
+    return console.export_text()
+
+
+def test_memory_is_in_mib() -> None:
+    text = printed(memory={"process_peak_bytes": 3 * 2**20})
+    assert "peak MiB" in text
+    assert "3.00" in text
+
+
+def test_undefined_figure_is_a_dash() -> None:
+    cells = printed(tpot_ms=12.5).splitlines()[3].split()
+    assert cells.count("-") == 6
+    assert "12.50" in cells
