@@ -27,6 +27,10 @@ class IncrementalDecoder(Protocol):
 
     The pieces of `push` and the remainder of `flush`, joined, equal `Tokenizer.decode` of the ids, also when the row
     ends inside a character of several bytes. Each push costs the token's own bytes, however long the row is.
+
+    `tokenizers.decoders.DecodeStream` does neither: of SentencePiece's byte tokens it hands out what a later byte
+    shows to be no UTF-8 (then it raises, or its pieces are no prefix of the whole), and it decodes again, with every
+    id, all that it holds back.
     """
 
     def push(self, token_id: int) -> str:
