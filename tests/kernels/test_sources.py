@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from cuda import pathfinder
 
+from eet_demo.engine.executors.cuda.compile import nvrtc
 from eet_demo.engine.executors.cuda.compile.cubins import CubinFolder
 from eet_demo.engine.executors.cuda.compile.launch import Instance
 from eet_demo.engine.executors.cuda.compile.nvrtc import Nvrtc
@@ -68,6 +70,18 @@ def test_edited_header_builds_a_new_simulator_binary(tmp_path: Path) -> None:
     header = folder / "common.cuh"
     header.write_text(header.read_text() + "// one more line\n")
     assert builder.build(instance) != first
+
+
+def test_machine_without_nvidias_compiler_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise pathfinder.DynamicLibNotFoundError(name)
+
+    monkeypatch.setattr(pathfinder, "find_nvidia_header_directory", lambda name: None)
+    with pytest.raises(CudaCompileError, match=r"cuda_fp16\.h.*pip install nvidia-cuda-nvrtc"):
+        nvrtc.cuda_include.__wrapped__()
+    monkeypatch.setattr(pathfinder, "load_nvidia_dynamic_lib", absent)
+    with pytest.raises(CudaCompileError, match=r"NVRTC is missing: pip install nvidia-cuda-nvrtc"):
+        Nvrtc()
 
 
 def test_missing_header_is_named(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ room and from those below."""
 ONLY_IN = {
     "gradio": ("ui",),
     "cupy": ("engine/executors/cuda",),
+    "cuda": ("engine/executors/cuda/compile",),
     "pydantic": ("ui", "settings.py"),
     "pydantic_settings": ("settings.py",),
     "pynvml": ("machine/gpu.py",),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from eet_demo.engine.executors.cuda.compile.sources import Source
 from eet_demo.errors import CudaCompileError
@@ -103,31 +102,27 @@ def refusal(compiler: str, source: Source, expressions: Sequence[str], log: str,
 
 @cache
 def cuda_include() -> Path:
-    """The folder of cuda_fp16.h: PyPI's nvidia-cuda-runtime, else the toolkit around nvcc."""
-    for folder in (*_wheel_folders("*/include"), *_toolkit_folders("include")):
-        if (folder / "cuda_fp16.h").is_file():
-            return folder
-    raise CudaCompileError(f"CUDA's headers (cuda_fp16.h) are missing: {REMEDY}")
+    """The folder of cuda_fp16.h: of PyPI's nvidia-cuda-runtime, of conda, or of a toolkit (CUDA_PATH, the system's)."""
+    found = _pathfinder().find_nvidia_header_directory("cudart")
+    if found is None or not (Path(found) / "cuda_fp16.h").is_file():
+        raise CudaCompileError(f"CUDA's headers (cuda_fp16.h) are missing: {REMEDY}")
+    return Path(found)
 
 
 def _load() -> ctypes.CDLL:
-    folders = (*_wheel_folders("*/lib"), *_toolkit_folders("lib64"))
-    for path in [path for folder in folders for path in sorted(folder.glob("libnvrtc.so.*"))]:
-        for builtins in path.parent.glob("libnvrtc-builtins.so.*"):
-            ctypes.CDLL(str(builtins))  # NVRTC looks it up by name, and finds it because it is loaded
-        library = ctypes.CDLL(str(path))
-        library.nvrtcGetErrorString.restype = ctypes.c_void_p
-        return library
-    raise CudaCompileError(f"NVRTC is missing: {REMEDY}")
+    pathfinder = _pathfinder()
+    try:
+        library = ctypes.CDLL(pathfinder.load_nvidia_dynamic_lib("nvrtc").abs_path)
+    except pathfinder.DynamicLibNotFoundError:
+        raise CudaCompileError(f"NVRTC is missing: {REMEDY}") from None
+    library.nvrtcGetErrorString.restype = ctypes.c_void_p
+    return library
 
 
-def _wheel_folders(pattern: str) -> list[Path]:
-    found = importlib.util.find_spec("nvidia")
-    roots = list(found.submodule_search_locations or []) if found else []
-    return [folder for root in roots for folder in sorted(Path(root).glob(pattern))]
-
-
-def _toolkit_folders(name: str) -> list[Path]:
-    nvcc = shutil.which("nvcc")
-    candidates = [Path(nvcc).resolve().parents[1] / name] if nvcc else []
-    return [*candidates, Path("/usr/local/cuda") / name]
+def _pathfinder() -> Any:
+    """NVIDIA's own search for what is installed. CuPy brings it; the simulator needs neither."""
+    try:
+        from cuda import pathfinder
+    except ImportError as error:
+        raise CudaCompileError(f"cuda-pathfinder is missing ({error}): pip install cuda-pathfinder") from None
+    return pathfinder
