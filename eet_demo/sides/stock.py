@@ -21,7 +21,7 @@ import transformers
 from transformers.generation.streamers import BaseStreamer
 
 from eet_demo.engine.shapes import config_of
-from eet_demo.errors import CheckpointError, RequestError, UnsupportedError
+from eet_demo.errors import CheckpointError, MemoryPlanError, RequestError, UnsupportedError
 from eet_demo.records import SideConfig
 from eet_demo.sides.side import Roofline, RunClock, RunRequest, SideOptions, Sink, StopRun
 from eet_demo.sides.stock_cache import CacheLayer, cache_layers, dynamic_bytes
@@ -96,7 +96,13 @@ class BaselineSide:
         """Nothing to do: `stock-static` on CUDA compiles in its warm-up, whose shapes are those of the timed runs."""
 
     def load(self) -> SideConfig:
-        """Raises CheckpointError for a folder that cannot be loaded whole, UnsupportedError for a dtype or device."""
+        """Loads the model, on a GPU without a copy in host memory.
+
+        Raises:
+            CheckpointError: a folder that cannot be loaded whole.
+            MemoryPlanError: the GPU has no room for it.
+            UnsupportedError: a dtype or device that stock has not.
+        """
         options = self._options
         if options.dtype not in DTYPES:
             raise UnsupportedError(f"{options.side} has no dtype {options.dtype!r}; it has {', '.join(DTYPES)}")
@@ -226,7 +232,11 @@ class BaselineSide:
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                # Straight to the GPU (accelerate does it): through host memory, the weights would be there once more.
+                device_map={"": self._device} if self._device == "cuda" else None,
             )
+        except torch.OutOfMemoryError as error:
+            raise MemoryPlanError(f"transformers cannot load {folder}: {str(error).splitlines()[0]}") from None
         except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
             raise CheckpointError(f"transformers cannot load {folder}: {error}") from error
         if report["missing_keys"]:

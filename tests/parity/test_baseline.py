@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 
-from eet_demo.errors import CheckpointError, RequestError, UnsupportedError
+from eet_demo.errors import CheckpointError, MemoryPlanError, RequestError, UnsupportedError
 from eet_demo.records import Sampling
 from eet_demo.sides.side import RunRequest, SideOptions, StopRun
 from eet_demo.sides.stock import BaselineSide
@@ -102,6 +102,25 @@ def altered_copy(source: Path, target: Path, name: str, **fields: Any) -> Path:
     values = json.loads((target / name).read_text()) if (target / name).is_file() else {}
     (target / name).write_text(json.dumps(values | fields))
     return target
+
+
+@pytest.mark.parametrize(("device", "placed"), [("cuda", {"": "cuda"}), ("cpu", None)])
+def test_weights_go_straight_to_a_gpu(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, device: Any, placed: Any
+) -> None:
+    """And nowhere else: `auto` would put what does not fit somewhere else, and slow stock down by it."""
+    asked: list[dict[str, Any]] = []
+
+    def fail(folder: Path, **options: Any) -> None:
+        asked.append(options)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", fail)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    side = BaselineSide(SideOptions("stock", str(folders["llama"]), device, "float32", "dense", 1, 4, 96))
+    with pytest.raises(MemoryPlanError, match="Tried to allocate 2.00 GiB"):
+        side.load()
+    assert asked[0]["device_map"] == placed
 
 
 @pytest.mark.parametrize("model", ["gpt2", "llama"])
