@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     """One typed record of every variable; `load_settings` says in words which one cannot be used.
 
     Args:
-        space_id, accelerator, spaces_zero_gpu: SPACE_ID, ACCELERATOR, SPACES_ZERO_GPU, as a Space sets them.
+        space_id: SPACE_ID, as a Space sets it.
         models_dir: fetched and converted models; `models` in the cache (`paths.cache_dir`) unless set.
         host, port: where the page listens; this machine alone, in a Space everybody.
         share: also through a public gradio.live address.
@@ -46,8 +46,6 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
 
     space_id: str | None = Field(default=None, validation_alias="SPACE_ID")
-    accelerator: str | None = Field(default=None, validation_alias="ACCELERATOR")
-    spaces_zero_gpu: bool = Field(default=False, validation_alias="SPACES_ZERO_GPU")
     models_dir: Folder = Field(default_factory=_models_dir)
     host: str = Field(default_factory=_host)
     port: int = Field(default=7860, ge=1, le=65535)
