@@ -14,8 +14,6 @@ VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",
     "SPACE_ID",
-    "ACCELERATOR",
-    "SPACES_ZERO_GPU",
     "HF_HUB_OFFLINE",
 )
 
@@ -39,10 +37,7 @@ def test_defaults_serve_this_machine_alone() -> None:
 
 def test_a_space_serves_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPACE_ID", "owner/race")
-    monkeypatch.setenv("ACCELERATOR", "zero-a10g")
-    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    settings = load_settings()
-    assert (settings.host, settings.accelerator, settings.spaces_zero_gpu) == ("0.0.0.0", "zero-a10g", True)
+    assert load_settings().host == "0.0.0.0"
 
 
 def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +77,6 @@ def test_huggingfaces_own_switch_counts(monkeypatch: pytest.MonkeyPatch) -> None
         ("EET_DEMO_MEMORY_LIMIT", "-1"),
         ("EET_DEMO_HUB_OFFLINE", "maybe"),
         ("EET_DEMO_DEVICE", "gpu"),
-        ("SPACES_ZERO_GPU", "?"),
     ],
 )
 def test_unusable_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
