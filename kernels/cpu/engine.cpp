@@ -1,7 +1,9 @@
 // The CPU executor's library: a team of threads that walks a lowered program, one call a step.
 //
-// Every member runs every op on its own share and meets the others at a barrier after it. Nothing is allocated inside a
-// step: the arena, planned to the byte, is Python's.
+// Every member walks every op, phase by phase (threads.h): it takes items, its own share first, and goes on as soon as
+// the phase's items are done, whoever did them. There is no barrier: while one member works on an op, another may be on
+// its way through an earlier one, where it finds nothing left to do. Nothing is allocated inside a step: the arena,
+// planned to the byte, is Python's.
 #include <cstddef>
 #include <cstring>
 #include <numeric>

@@ -171,6 +171,9 @@ inline Candidate winner(const Candidate* best) {
   return first;
 }
 
+// The row's highest value: sixteen comparisons, for every item that needs it; outside an item it must not be read.
+inline float highest_value(const Row& row, const Shared& shared) { return winner(shared.best).value / row.temperature; }
+
 // The row's best logit is a number, so what was drawn is worth something.
 inline bool finite(const Shared& shared, float temperature) {
   return std::isfinite(winner(shared.best).value / (temperature > 0.0f ? temperature : 1.0f));
@@ -216,10 +219,13 @@ inline void draw_ranked(const Row& row, const Step& step, int64_t index, Member&
                         Candidate* list) {
   const int64_t keep = step.top_k > 0 ? std::min<int64_t>(step.top_k, row.vocab_size) : row.vocab_size;
   member.for_each(kSlices, [&](int64_t slice) { shared->best[slice] = best_logit(row.logits, row.slice(slice)); });
-  const float highest = winner(shared->best).value / row.temperature;
-  member.for_each(kSlices, [&](int64_t slice) { fill_bins(row, step, slice, highest, shared); });
+  member.for_each(kSlices, [&](int64_t slice) {
+    const float highest = highest_value(row, *shared);
+    fill_bins(row, step, slice, highest, shared);
+  });
   member.for_each(1, [&](int64_t) { choose_bins(step, keep, shared); });
   member.for_each(kSlices, [&](int64_t slice) {
+    const float highest = highest_value(row, *shared);
     Candidate* to = list + shared->offset[slice];
     const Range ids = row.slice(slice);
     for (int64_t id = ids.begin; id < ids.end; ++id)

@@ -1,4 +1,5 @@
-// A team of threads that walks one program together, phase by phase, and does not wait for a member that lost its core.
+// A team of threads that walks one program together, phase by phase, and within a step does not wait for a member that
+// lost its core.
 //
 // A phase is a number of independent items. Every member owns an even, contiguous share of them, takes its own from the
 // front (so that it streams through its weights in order), and when it has none left takes the others' from the back.
@@ -6,7 +7,17 @@
 // off its core delays the others by the items it holds alone, and finds the phases it missed already over. What an item
 // computes does not depend on who runs it, so results do not depend on the number of threads.
 //
-// The calling thread is member 0; the others are parked between steps: they spin for a moment (the next decode step is
+// The rule that follows: between its items a member may be late by any number of phases. Shared is what items write:
+// buffers, scratch, the cache, the sampled tokens.
+//
+//     outside an item  nothing shared is read that a later phase of the step writes, and nothing shared is written
+//     inside an item   what earlier phases wrote is there; what other items of the same phase write is theirs
+//
+// So the number of phases, and of a phase's items, follows from the program and the step's record alone, and what one
+// phase leaves for the next is looked up by each item that needs it. Prefetching is no reading.
+//
+// The calling thread is member 0. The end of a step is the one place where all wait for all, because the job and the
+// step's record are the caller's. Between steps the others are parked: they spin for a moment (the next decode step is
 // microseconds away), then sleep, so that an idle engine costs nothing.
 #pragma once
 
