@@ -83,6 +83,11 @@ void eet_run(eet::Engine* engine, const eet::Step* step, int first, int last) {
   });
 }
 
+#ifdef EET_STRESS
+// Chooses which members are late where, from the next step on (stress.h).
+void eet_stress(eet::Engine* engine, uint64_t seed) { engine->team.stress(seed); }
+#endif
+
 // Writes `count` rows (count, depth) of a matrix of `width`-byte floats to their places `destinations` in the panels.
 void eet_pack(int width, const void* rows, int64_t count, int64_t depth, const int32_t* destinations, void* panels) {
   if (width == 2)

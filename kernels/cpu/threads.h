@@ -14,7 +14,8 @@
 //     inside an item   what earlier phases wrote is there; what other items of the same phase write is theirs
 //
 // So the number of phases, and of a phase's items, follows from the program and the step's record alone, and what one
-// phase leaves for the next is looked up by each item that needs it. Prefetching is no reading.
+// phase leaves for the next is looked up by each item that needs it. Prefetching is no reading. Builds with
+// -DEET_STRESS make members late on purpose (stress.h).
 //
 // The calling thread is member 0. The end of a step is the one place where all wait for all, because the job and the
 // step's record are the caller's. Between steps the others are parked: they spin for a moment (the next decode step is
@@ -31,6 +32,8 @@
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "stress.h"
 
 namespace eet {
 
@@ -120,6 +123,7 @@ class Team {
     template <class Work>
     void for_each(int64_t items, Work work) {
       if (items == 0) return;
+      team_->stress_.pass(index_, phase_, Moment::kBeforeTaking);
       int64_t done = 0;
       for (int offset = 0; offset < team_->count_; ++offset) {
         const int owner = (index_ + offset) % team_->count_;
@@ -128,6 +132,7 @@ class Team {
           for (int64_t item = some.begin; item < some.end; ++item) work(item);
       }
       team_->finish(phase_, done, items, &ahead_);
+      team_->stress_.pass(index_, phase_, Moment::kAfterFinishing);
       ++phase_;
     }
 
@@ -153,15 +158,22 @@ class Team {
     for (auto& thread : threads_) thread.join();
   }
 
+#ifdef EET_STRESS
+  // Chooses who is late where, from the next step on.
+  void stress(uint64_t seed) { stress_.seed(seed); }
+#endif
+
   // Runs job(member) on every member and returns when all are through. Not for use by two threads at once.
   template <class Job>
   void run(const Job& job) {
     for (auto& slot : taken_) slot.word.store(Taken{0, 0, 0}, std::memory_order_relaxed);
     phase_.store(0, std::memory_order_relaxed);
     away_.store(count_ - 1, std::memory_order_relaxed);
+    stress_.begin(count_);
     call(&job, [](const void* erased, Member& member) { (*static_cast<const Job*>(erased))(member); });
     Member caller(this, 0);
     job(caller);
+    stress_.leave(0);
     Ahead nothing;
     wait_until([&] { return away_.load(std::memory_order_acquire) == 0; }, &nothing);
   }
@@ -224,6 +236,7 @@ class Team {
       if (!entry_) return;
       Member member(this, index);
       entry_(job_, member);
+      stress_.leave(index);
       away_.fetch_sub(1, std::memory_order_release);
     }
   }
@@ -239,6 +252,7 @@ class Team {
   const void* job_ = nullptr;
   Entry entry_ = nullptr;
   std::vector<std::thread> threads_;
+  Stress stress_{phase_};
 };
 
 using Member = Team::Member;
