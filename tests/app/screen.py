@@ -1,4 +1,4 @@
-"""Reading the page in tests: its state, its numbers, and the formats of assets/race.js again in Python."""
+"""Reading the page in tests: its state and its numbers."""
 
 from __future__ import annotations
 
@@ -115,20 +115,9 @@ def side_text(trace: Trace, side: int, row: int = 0, until_ns: float = float("in
     return "".join(text for of_row, time_ns, text in columns if of_row == row and time_ns <= until_ns)
 
 
-def shown_rate(value: float) -> str:
-    """format.rate: three digits that matter."""
-    if value < 10:
-        return f"{value:.2f}"
-    return f"{value:.1f}" if value < 100 else f"{round(value):,}"
-
-
-def shown_time(ms: float) -> str:
-    """format.seconds below a minute."""
-    return f"{round(ms)} ms" if ms < 1000 else f"{ms / 1000:.2f} s"
-
-
-def shown_ratio(value: float) -> str:
-    return f"{value:.2f}×" if value < 10 else f"{value:.1f}×"
+def shown(page: Page, kind: str, value: float) -> str:
+    """A number as the page writes it: `kind` is a function of assets/race/format.js, which has tests of its own."""
+    return str(page.evaluate("([kind, value]) => window.__race.format[kind](value)", [kind, value]))
 
 
 def choose_own_text(page: Page, text: str) -> None:

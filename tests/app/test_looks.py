@@ -15,7 +15,7 @@ from eet_demo.results.metrics import side_metrics
 from eet_demo.results.trace import load_trace
 from eet_demo.ui.launch import launch_options
 from eet_demo.ui.page import build_replay
-from tests.app.screen import OpenPage, ScriptedPage, draw_end, lane, number, race_to_end, shown_rate, side_text, text_of
+from tests.app.screen import OpenPage, ScriptedPage, draw_end, lane, number, race_to_end, shown, side_text, text_of
 
 SAMPLE = Path(__file__).parents[1] / "fixtures" / "sample.trace.json"
 
@@ -168,7 +168,7 @@ def test_a_recording_plays_with_its_own_numbers(open_page: OpenPage, replay_url:
     lengths = [len(row) for row in trace["prompt_ids"]]
     for side in (0, 1):
         rate = side_metrics(trace["sides"][side]["tokens"], lengths)["decode_tok_s"]
-        assert number(page, side, "average") == (shown_rate(rate), rate)
+        assert number(page, side, "average") == (shown(page, "rate", rate), rate)
         assert text_of(page, side) == side_text(trace, side)
     expect(page.locator(".eet-strip")).to_contain_text("played back, not running now")
     expect(page.locator(".eet-strip")).to_contain_text(trace["hardware"]["cpu"])

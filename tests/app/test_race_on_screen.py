@@ -9,19 +9,20 @@ import pytest
 from playwright.sync_api import expect
 
 from eet_demo.results.metrics import side_metrics, speedup
+from eet_demo.results.trace import load_trace
+from eet_demo.ui.recording import recorded_result
 from tests.app.screen import (
     OpenPage,
     ScriptedPage,
     choose_own_text,
     download_trace,
+    draw_end,
     lane,
     number,
     press_race,
     race_to_end,
     set_slider,
-    shown_rate,
-    shown_ratio,
-    shown_time,
+    shown,
     side_text,
     text_of,
     wait_end,
@@ -29,6 +30,8 @@ from tests.app.screen import (
     wait_state,
     wait_tokens,
 )
+
+SAMPLE = Path(__file__).parents[1] / "fixtures" / "sample.trace.json"
 
 WATCH_LANES = """() => {
     window.seen = [];
@@ -62,20 +65,20 @@ def test_numbers_on_screen_are_those_of_the_trace(open_page: OpenPage, tmp_path:
     metrics = [side_metrics(side["tokens"], lengths) for side in trace["sides"]]
     end_ns = page.evaluate("window.__clock.durationNs")
     for side, figures in enumerate(metrics):
-        assert number(page, side, "average") == (shown_rate(figures["decode_tok_s"]), figures["decode_tok_s"])
+        assert number(page, side, "average") == (shown(page, "rate", figures["decode_tok_s"]), figures["decode_tok_s"])
         text, ttft_ns = number(page, side, "ttft")
-        assert text.replace("\n", " ") == shown_time(figures["ttft_ms"])
+        assert text.replace("\n", " ") == shown(page, "seconds", 1e6 * figures["ttft_ms"])
         assert ttft_ns == pytest.approx(figures["ttft_ms"] * 1e6)
         memory = trace["sides"][side]["memory"]
         samples = zip(memory["time_ns"], memory["process_bytes"], strict=True)
-        shown = [size for time_ns, size in samples if (time_ns or 0) <= end_ns]
-        assert number(page, side, "process")[1] == shown[-1], "the last sample may come after the clock's end"
+        sizes = [size for time_ns, size in samples if (time_ns or 0) <= end_ns]
+        assert number(page, side, "process")[1] == sizes[-1], "the last sample may come after the clock's end"
         assert text_of(page, side) == side_text(trace, side)
-        prompt_and_new = f"Prefill {lengths[0]} tokens at {shown_rate(figures['prefill_tok_s'])} tokens/s"
+        prompt_and_new = f"Prefill {lengths[0]} tokens at {shown(page, 'rate', figures['prefill_tok_s'])} tokens/s"
         expect(lane(page, side).locator(".eet-phase")).to_contain_text(prompt_and_new)
     decode = speedup(*metrics)["decode"]
     assert decode is not None
-    expect(page.locator(".eet-speedup")).to_have_text(shown_ratio(decode))
+    expect(page.locator(".eet-speedup")).to_have_text(shown(page, "ratio", decode))
 
 
 def test_replay_plays_both_sides_on_one_clock(open_page: OpenPage, tmp_path: Path) -> None:
@@ -142,6 +145,41 @@ def test_parity_names_the_first_divergence_and_its_margin(open_page: OpenPage, s
     expect(page.locator(".eet-parity-words")).to_contain_text("margin there 0.25")
     for side in (0, 1):
         expect(lane(page, side).locator(".eet-mark-diverge")).to_have_count(1)
+
+
+@pytest.mark.parametrize(
+    ("names", "pair"),
+    [(("stock", "engine"), (0, 1)), (("engine:graph=off", "engine"), (0, 1)), (("engine", "engine:graph=off"), (1, 0))],
+)
+def test_the_ratio_is_the_same_live_in_the_replay_and_in_the_result(
+    open_page: OpenPage, names: tuple[str, str], pair: tuple[int, int]
+) -> None:
+    """An engine with an option switched is the baseline of one without, wherever it stands."""
+    trace = load_trace(SAMPLE)
+    trace["settings"]["sides"] = list(names)
+    for side, name in zip(trace["sides"], names, strict=True):
+        side["name"] = name
+    recorded = recorded_result(trace)
+    assert recorded["pair"] == pair
+    page = open_page()
+    page.evaluate("recorded => window.__race.stage.receive({ replay: recorded })", recorded)
+    draw_end(page)
+    expect(page.locator(".eet-speedup")).to_have_text(shown(page, "ratio", recorded["speedup"]["decode"]))
+    page.evaluate("window.__clock.set(window.__clock.durationNs - 1)")
+    before_the_end = float(page.locator(".eet-speedup").get_attribute("data-value") or "nan")
+    live = page.evaluate("window.__race.player.ratioAt(Infinity)")
+    assert recorded["speedup"]["decode"] == pytest.approx(live, rel=1e-6)
+    assert before_the_end == pytest.approx(live, rel=0.05), "a token is missing"
+    assert abs(live - 1) > 0.2, "the inverse would be another number"
+
+
+def test_a_trace_that_is_no_longer_kept_is_said(open_page: OpenPage) -> None:
+    page = open_page()
+    race_to_end(page)
+    page.evaluate("window.__race.stage.inbox.run = 'forgotten'")
+    page.get_by_role("button", name="Download trace").click()
+    expect(page.get_by_role("alert")).to_contain_text("no longer keeps this race")
+    expect(page.get_by_role("alert")).to_contain_text("Press Race to run it again")
 
 
 def test_sampling_is_not_compared(open_page: OpenPage) -> None:

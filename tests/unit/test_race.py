@@ -69,6 +69,7 @@ def test_race_updates_add_up_to_the_trace(race_resources: RaceResources, model_d
     updates = run_race(race_resources, race_settings(*sides, batch=2, ragged=True, question="Why?"))
     trace = trace_of(updates)
     assert updates[0]["kind"] == "race"
+    assert updates[0]["pair"] == (0, 1), "of which the page shows the ratio"
     assert updates[0]["prompt_tokens"] == trace["prompt_ids"]
     assert [len(row) for row in trace["prompt_ids"]] == [64, 48]
     tokenizer = Tokenizer(model_dir)
