@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from eet_demo.machine import hardware
 from eet_demo.race.race import Race
@@ -37,6 +37,9 @@ BROWSER_OPTIONS = [
 ]
 SKIP_REASON = "no Chromium on this machine; Debian: apt-get install chromium"
 HARDWARE = Hardware("Scripted CPU", 2, 2**33)
+STYLED = "[...document.querySelectorAll('link[rel=stylesheet]')].every((link) => link.sheet)"
+
+expect.set_options(timeout=WAIT_MS)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -82,7 +85,7 @@ def _quick_scene(request: pytest.FixtureRequest) -> Iterator[None]:
     if "scripted_page" in request.fixturenames:
         page: ScriptedPage = request.getfixturevalue("scripted_page")
         page.scene.sides, page.scene.changed = QUICK, {}
-        assert page.resources.turn.acquire(timeout=5), "a race outlived its test"
+        assert page.resources.turn.acquire(timeout=30), "a race outlived its test"
         page.resources.turn.release()
 
 
@@ -119,6 +122,8 @@ def open_page(browser: Browser, scripted_page: ScriptedPage) -> Iterator[OpenPag
         watch(page, wrong)
         page.goto(url + query)
         page.wait_for_function(needs)
+        page.wait_for_function(STYLED)
+        page.evaluate("document.fonts.ready")
         return page
 
     yield open_

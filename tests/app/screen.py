@@ -14,6 +14,9 @@ from eet_demo.race.resources import RaceResources
 from eet_demo.results.trace import Trace, load_trace
 
 QUICK = ("scripted:rate=150,prefill_s=0.2", "scripted:rate=300,prefill_s=0.15,passes=4")
+LONG, LONG_TOKENS = "scripted:rate=30", 1024
+"""A side that writes for half a minute after two seconds of warm-up: whatever a test does then is in time."""
+
 WAIT_MS = 30_000
 
 
@@ -38,17 +41,57 @@ class ScriptedPage:
 OpenPage = Callable[..., Page]
 """`open_page(url, query, **context_options)`, see the fixture."""
 
+RECORD_MOMENTS = """() => {
+    const { stage, player } = window.__race;
+    const apply = player.apply.bind(player);
+    window.moments = [];
+    player.apply = (update, nowMs) => {
+        apply(update, nowMs);
+        stage.playback.draw();
+        moments.push([...document.querySelectorAll('.eet-lane')].map((lane, side) => ({
+            state: lane.dataset.state,
+            tokens: player.sides[side]?.tokenId.length ?? 0,
+            overlay: lane.querySelector('.eet-overlay').textContent,
+        })));
+    };
+}"""
 
-def press_race(page: Page) -> None:
-    """Presses Race and waits for the server's first word about it."""
+RECORD_STATES = """() => {
+    window.states = [];
+    const stage = document.querySelector('.eet-stage');
+    new MutationObserver(() => states.push(stage.dataset.state)).observe(stage, { attributeFilter: ['data-state'] });
+}"""
+
+
+def press_race(page: Page, press: Callable[[], None] | None = None) -> None:
+    """Presses Race (`press` does it in another way) and waits for the server's first word about it."""
     before = page.evaluate("window.__race.stage.inbox.run")
-    page.click("#eet-race")
+    if press is None:
+        page.click("#eet-race")
+    else:
+        press()
     page.wait_for_function("before => window.__race.stage.inbox.run !== before", arg=before)
 
 
 def wait_state(page: Page, *states: str) -> None:
     """Waits until the stage is in one of `states`."""
     page.wait_for_function("states => states.includes(window.__race.state)", arg=list(states))
+
+
+def record_moments(page: Page) -> Callable[[], list[list[dict[str, Any]]]]:
+    """From now on every update of a race is drawn and kept: what each lane shows then, however slow the machine is."""
+    page.evaluate(RECORD_MOMENTS)
+    return lambda: list(page.evaluate("window.moments"))
+
+
+def record_states(page: Page) -> Callable[[str], None]:
+    """Keeps every state of the stage from now on; what it gives waits until the stage has been in one."""
+    page.evaluate(RECORD_STATES)
+
+    def passed(state: str) -> None:
+        page.wait_for_function("state => window.states.includes(state)", arg=state)
+
+    return passed
 
 
 def wait_side(page: Page, side: int, *states: str) -> None:

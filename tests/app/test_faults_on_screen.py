@@ -10,6 +10,8 @@ from playwright.sync_api import Page, expect
 
 from eet_demo.race.resources import RaceResources
 from tests.app.screen import (
+    LONG,
+    LONG_TOKENS,
     QUICK,
     OpenPage,
     ScriptedPage,
@@ -25,12 +27,12 @@ from tests.app.screen import (
     wait_tokens,
 )
 
-GONE_S = 2.0
-"""Within this time a race stops after its tab was closed."""
+GONE_S = 15.0
+"""Within this time a race stops after its tab was closed: half of what is left of it."""
 
 
 def assert_next_race_works(page: Page, scene_page: ScriptedPage) -> None:
-    scene_page.scene.sides = QUICK
+    scene_page.scene.sides, scene_page.scene.changed = QUICK, {}
     race_to_end(page)
     expect(page.locator(".eet-notice")).to_be_hidden()
     for side in (0, 1):
@@ -93,7 +95,7 @@ def test_a_side_that_fails_says_so_in_its_lane(
 
 
 def test_a_worker_killed_from_outside_is_said_and_replaced(open_page: OpenPage, scripted_page: ScriptedPage) -> None:
-    scripted_page.scene.sides, scripted_page.scene.changed = ("scripted:rate=20", QUICK[1]), {"new_tokens": 24}
+    scripted_page.scene.sides, scripted_page.scene.changed = (LONG, QUICK[1]), {"new_tokens": LONG_TOKENS}
     page = open_page()
     press_race(page)
     wait_tokens(page, 0, 2)
@@ -106,15 +108,15 @@ def test_a_worker_killed_from_outside_is_said_and_replaced(open_page: OpenPage, 
 
 STOPS = {
     "loading": "scripted:load_s=20",
-    "prefilling": "scripted:prefill_s=2,deaf=on",
-    "decoding": "scripted:rate=10",
+    "prefilling": "scripted:prefill_s=5,deaf=on",
+    "decoding": LONG,
 }
 
 
 def test_stop_works_in_every_phase(open_page: OpenPage, scripted_page: ScriptedPage) -> None:
     page = open_page()
     for moment, scene in STOPS.items():
-        scripted_page.scene.sides, scripted_page.scene.changed = (scene, QUICK[1]), {"new_tokens": 12}
+        scripted_page.scene.sides, scripted_page.scene.changed = (scene, QUICK[1]), {"new_tokens": LONG_TOKENS}
         press_race(page)
         wait_side(page, 0, moment)
         if moment == "decoding":
@@ -137,9 +139,9 @@ def idle_within(resources: RaceResources, seconds: float) -> bool:
     return False
 
 
-@pytest.mark.parametrize("scene", ["scripted:rate=10", "scripted:prefill_s=60,deaf=on"], ids=["decode", "warm-up"])
+@pytest.mark.parametrize("scene", [LONG, "scripted:prefill_s=60,deaf=on"], ids=["decode", "warm-up"])
 def test_a_closed_tab_stops_its_race(open_page: OpenPage, scripted_page: ScriptedPage, scene: str) -> None:
-    scripted_page.scene.sides, scripted_page.scene.changed = (scene, QUICK[1]), {"new_tokens": 30}
+    scripted_page.scene.sides, scripted_page.scene.changed = (scene, QUICK[1]), {"new_tokens": LONG_TOKENS}
     page = open_page()
     press_race(page)
     wait_side(page, 0, "decoding" if "rate" in scene else "warming")
@@ -149,23 +151,25 @@ def test_a_closed_tab_stops_its_race(open_page: OpenPage, scripted_page: Scripte
 
 
 def test_the_second_visitor_sees_the_place_and_then_races(open_page: OpenPage, scripted_page: ScriptedPage) -> None:
-    scripted_page.scene.sides, scripted_page.scene.changed = ("scripted:rate=12", QUICK[1]), {"new_tokens": 24}
+    scripted_page.scene.sides, scripted_page.scene.changed = (LONG, QUICK[1]), {"new_tokens": LONG_TOKENS}
     first, second = open_page(), open_page()
     press_race(first)
     wait_tokens(first, 0, 1)
-    scripted_page.scene.sides = QUICK
+    scripted_page.scene.sides, scripted_page.scene.changed = QUICK, {"new_tokens": 24}
     press_race(second)
     wait_state(second, "queued")
     expect(second.locator("#eet-status")).to_contain_text("queue: 1/1")
     expect(lane(second, 0).locator(".eet-state")).to_have_text("queued")
-    wait_end(first)
+    first.click("#eet-stop")
     wait_state(second, "done", "replay")
-    for page in (first, second):
-        assert page.evaluate("window.__race.player.sides.map((side) => side.tokenId.length)") == [24, 24]
+    assert second.evaluate("window.__race.player.sides.map((side) => side.tokenId.length)") == [24, 24]
+    wait_end(first)
+    for side in (0, 1):
+        expect(lane(first, side).locator(".eet-state")).to_have_text("stopped")
 
 
 def test_a_visitor_who_waits_can_leave_the_queue(open_page: OpenPage, scripted_page: ScriptedPage) -> None:
-    scripted_page.scene.sides, scripted_page.scene.changed = ("scripted:rate=12", QUICK[1]), {"new_tokens": 24}
+    scripted_page.scene.sides, scripted_page.scene.changed = (LONG, QUICK[1]), {"new_tokens": LONG_TOKENS}
     first, second = open_page(), open_page()
     press_race(first)
     wait_tokens(first, 0, 1)

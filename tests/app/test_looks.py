@@ -62,9 +62,12 @@ BEYOND_THE_EDGE = """() => [...document.querySelectorAll('main *')]
 
 LISTEN = """() => {
     window.said = [];
-    const live = document.querySelector('.eet-sr');
-    const options = { childList: true, characterData: true, subtree: true };
-    new MutationObserver(() => said.push(live.textContent)).observe(live, options);
+    const { screen } = window.__race.stage;
+    const announce = screen.announce.bind(screen);
+    screen.announce = (words) => {
+        announce(words);
+        said.push(document.querySelector('.eet-sr').textContent);
+    };
 }"""
 
 

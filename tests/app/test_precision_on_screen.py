@@ -17,7 +17,18 @@ from eet_demo.race.fits import Residency
 from eet_demo.results.trace import load_trace
 from eet_demo.ui.precision import find_record, load_records, quality_words
 from eet_demo.ui.recording import recorded_result
-from tests.app.screen import OpenPage, ScriptedPage, lane, number, press_race, race_to_end, wait_end, wait_state
+from tests.app.screen import (
+    LONG,
+    LONG_TOKENS,
+    OpenPage,
+    ScriptedPage,
+    lane,
+    number,
+    press_race,
+    race_to_end,
+    wait_end,
+    wait_state,
+)
 
 SAMPLE = Path(__file__).parents[1] / "fixtures" / "sample.trace.json"
 
@@ -71,12 +82,13 @@ def test_a_note_that_comes_late_is_shown_during_the_race(
     open_page: OpenPage, scripted_page: ScriptedPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "decide", lambda lanes, available: Residency(True, ["found out late"]))
-    scripted_page.scene.sides = ("scripted:rate=8",)
-    scripted_page.scene.changed = {"new_tokens": 12}
+    scripted_page.scene.sides = (LONG,)
+    scripted_page.scene.changed = {"new_tokens": LONG_TOKENS}
     page = open_page()
     press_race(page)
     expect(page.locator(".eet-notes")).to_contain_text("found out late")
     assert page.evaluate("window.__race.player.result") is None
+    page.click("#eet-stop")
     wait_end(page)
 
 
@@ -99,7 +111,7 @@ def test_stop_during_a_download_ends_quietly(
 
     def fetch(model: str, models_dir: Path, hub_enabled: bool, report: Any) -> Path:
         report("downloading", 1, 4)
-        fetched.wait(20)
+        fetched.wait(120)
         return tmp_path
 
     monkeypatch.setattr(catalog, "local_folder", lambda model, models_dir: None)

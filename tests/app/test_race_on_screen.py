@@ -12,6 +12,7 @@ from eet_demo.results.metrics import side_metrics, speedup
 from eet_demo.results.trace import load_trace
 from eet_demo.ui.recording import recorded_result
 from tests.app.screen import (
+    QUICK,
     OpenPage,
     ScriptedPage,
     choose_own_text,
@@ -21,40 +22,41 @@ from tests.app.screen import (
     number,
     press_race,
     race_to_end,
+    record_moments,
+    record_states,
     set_slider,
     shown,
     side_text,
     text_of,
     wait_end,
-    wait_side,
     wait_state,
-    wait_tokens,
 )
 
-SAMPLE = Path(__file__).parents[1] / "fixtures" / "sample.trace.json"
+NEW_TOKENS = 64
+"""What a race writes unless the visitor says otherwise."""
 
-WATCH_LANES = """() => {
-    window.seen = [];
-    new MutationObserver((changes) => changes.forEach(({ target }) => target.dataset.side
-        && seen.push([Number(target.dataset.side), target.dataset.state])))
-        .observe(document.querySelector('.eet-lanes'), { attributeFilter: ['data-state'], subtree: true });
+PAUSE_WHEN_BOTH_WRITE = """() => {
+    const written = [...document.querySelectorAll('.eet-text')].every((text) => text.textContent.length > 5);
+    if (written) [...document.querySelectorAll('button')].find((button) => button.textContent === 'Pause').click();
+    return written;
 }"""
+
+SAMPLE = Path(__file__).parents[1] / "fixtures" / "sample.trace.json"
 
 
 def test_one_click_races_each_side_in_its_turn(open_page: OpenPage) -> None:
     page = open_page()
-    page.evaluate(WATCH_LANES)
+    moments = record_moments(page)
     press_race(page)
-    wait_side(page, 0, "decoding")
-    wait_tokens(page, 0, 3)
-    assert page.evaluate("window.__race.player.sides[1].tokenId.length") == 0
-    expect(lane(page, 1).locator(".eet-overlay")).to_contain_text("machine alone")
-    wait_state(page, "done", "replay")
-    seen = page.evaluate("window.seen")
-    last_of_first = max(place for place, (side, state) in enumerate(seen) if side == 0 and state == "decoding")
-    first_of_second = min(place for place, (side, state) in enumerate(seen) if side == 1 and state == "prefilling")
-    assert last_of_first < first_of_second, seen
     wait_end(page)
+    writing = [moment for moment in moments() if 0 < moment[0]["tokens"] < NEW_TOKENS]
+    assert writing
+    for first, second in writing:
+        assert (first["state"], second["state"], second["tokens"]) == ("decoding", "waiting", 0)
+        assert "machine alone" in second["overlay"]
+    after = [moment for moment in moments() if moment[1]["tokens"]]
+    assert after
+    assert all(first["state"] == "done" for first, _ in after)
 
 
 def test_numbers_on_screen_are_those_of_the_trace(open_page: OpenPage, tmp_path: Path) -> None:
@@ -86,8 +88,7 @@ def test_replay_plays_both_sides_on_one_clock(open_page: OpenPage, tmp_path: Pat
     press_race(page)
     wait_state(page, "replay")  # it begins by itself
     race_ns = page.evaluate("window.__clock.durationNs")
-    page.wait_for_function("[0, 1].every(side => document.querySelectorAll('.eet-text')[side].textContent.length > 5)")
-    page.get_by_role("button", name="Pause").click()
+    page.wait_for_function(PAUSE_WHEN_BOTH_WRITE)
     assert 0 < page.evaluate("window.__clock.ns") < race_ns
     wait_end(page)
     trace = download_trace(page, tmp_path)
@@ -95,18 +96,19 @@ def test_replay_plays_both_sides_on_one_clock(open_page: OpenPage, tmp_path: Pat
         page.evaluate("ns => window.__clock.set(ns)", share * race_ns)
         for side in (0, 1):
             assert text_of(page, side) == side_text(trace, side, until_ns=share * race_ns), (share, side)
-    page.get_by_role("button", name="Restart").click()
-    wait_state(page, "replay")
     page.get_by_label("Replay speed").select_option("4")
+    passed = record_states(page)
+    page.get_by_role("button", name="Restart").click()
+    passed("replay")
     wait_state(page, "done")
     assert text_of(page, 1) == side_text(trace, 1)
 
 
-def test_scrub_and_play_by_keyboard(open_page: OpenPage) -> None:
+def test_scrub_and_play_by_keyboard(open_page: OpenPage, scripted_page: ScriptedPage) -> None:
+    scripted_page.scene.sides = ("scripted:rate=30", QUICK[1])
     page = open_page(reduced_motion="reduce")
     page.locator("#eet-race").focus()
-    page.keyboard.press("Enter")
-    wait_state(page, "live")
+    press_race(page, lambda: page.keyboard.press("Enter"))
     wait_end(page)
     assert page.evaluate("window.__race.state") == "done"  # less motion: the replay is offered, not begun
     page.get_by_label("Replay position").focus()
@@ -114,11 +116,13 @@ def test_scrub_and_play_by_keyboard(open_page: OpenPage) -> None:
     page.wait_for_function("window.__clock.ns === 0")
     page.keyboard.press("ArrowRight")
     page.wait_for_function("window.__clock.ns > 0")
+    page.get_by_label("Replay speed").select_option("0.25")
     page.get_by_role("button", name="Play", exact=True).focus()
     page.keyboard.press("Space")
     wait_state(page, "replay")
     page.keyboard.press("Space")
     wait_state(page, "done")
+    assert page.evaluate("window.__clock.ns < window.__clock.durationNs"), "paused on its way"
 
 
 def test_together_both_write_at_once(open_page: OpenPage, scripted_page: ScriptedPage) -> None:
@@ -126,14 +130,12 @@ def test_together_both_write_at_once(open_page: OpenPage, scripted_page: Scripte
     page = open_page()
     page.get_by_role("button", name="Options").click()
     page.get_by_label("Together").check()
+    moments = record_moments(page)
     press_race(page)
-    page.wait_for_function(
-        """() => { const { sides } = window.__race.player;
-            return sides.length && sides.every((side) => side.state === 'decoding' && side.tokenId.length); }"""
-    )
+    wait_end(page)
+    assert any(all(lane["state"] == "decoding" and lane["tokens"] for lane in moment) for moment in moments())
     expect(page.locator(".eet-notes")).to_contain_text("share the hardware")
     expect(page.locator(".eet-strip")).to_contain_text("both at once")
-    wait_end(page)
 
 
 def test_parity_names_the_first_divergence_and_its_margin(open_page: OpenPage, scripted_page: ScriptedPage) -> None:

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +24,11 @@ from eet_demo.ui.offer import ModelChoice, Notice, Offer, notice_of
 from tests.app.screen import OpenPage, draw_end, lane, press_race, set_slider, wait_end
 
 ROOT = Path(__file__).parents[2]
-ANSWERS_S = 15.0
+ANSWERS_CPU_S = 15.0
+"""Seconds of processor time until it answers: other work on the machine does not count."""
+
+WATCHDOG_S = 120.0
+"""Nothing of this machine takes so long: what does, hangs."""
 
 
 @contextlib.contextmanager
@@ -45,7 +48,11 @@ def test_taken_port_is_one_clear_line() -> None:
         with pytest.raises(PortInUseError, match=f"Port {port}.*choose another: --port {port + 1}"):
             require_free_port("127.0.0.1", port)
         run = subprocess.run(
-            [sys.executable, "app.py", "--port", str(port)], cwd=ROOT, capture_output=True, text=True, timeout=60
+            [sys.executable, "app.py", "--port", str(port)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=WATCHDOG_S,
         )
     assert run.returncode == 1
     assert run.stdout == ""
@@ -75,18 +82,18 @@ def app(models_dir: Path) -> Iterator[tuple[str, psutil.Process]]:
         yield f"http://127.0.0.1:{port}/", psutil.Process(process.pid)
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=20)
+        process.wait(timeout=WATCHDOG_S)
 
 
 def test_app_answers_in_time_and_races_the_real_model(request: pytest.FixtureRequest, open_page: OpenPage) -> None:
-    begin_s = time.monotonic()
     url, server = request.getfixturevalue("app")
-    urllib.request.urlopen(url, timeout=ANSWERS_S).close()
-    assert time.monotonic() - begin_s < ANSWERS_S
+    urllib.request.urlopen(url, timeout=WATCHDOG_S).close()
+    spent = server.cpu_times()
+    assert spent.user + spent.system < ANSWERS_CPU_S
     page = open_page(url=url)
     set_slider(page, "New tokens", 12)
     press_race(page)
-    page.set_default_timeout(180_000)
+    page.set_default_timeout(1e3 * WATCHDOG_S)
     page.wait_for_function("['done', 'replay', 'failed'].includes(window.__race.state)")
     wait_end(page)
     draw_end(page)
@@ -105,7 +112,7 @@ def test_app_answers_in_time_and_races_the_real_model(request: pytest.FixtureReq
     workers = server.children(recursive=True)
     assert len(workers) == 2
     server.send_signal(signal.SIGINT)
-    _, alive = psutil.wait_procs([server, *workers], timeout=10)
+    _, alive = psutil.wait_procs([server, *workers], timeout=WATCHDOG_S)
     assert not alive
 
 
