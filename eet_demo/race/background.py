@@ -11,7 +11,7 @@ from eet_demo.race.bench import Bench
 from eet_demo.race.inputs import RaceModel
 from eet_demo.race.resources import RaceResources
 from eet_demo.records import RaceSettings
-from eet_demo.results.stock_dtypes import DTYPES, StockDtypes, settings_of
+from eet_demo.results.stock_dtypes import DTYPES, StockDtypes, concerns, settings_of
 
 LOGGER = logging.getLogger(__name__)
 QUIET_S = 5.0
@@ -20,7 +20,7 @@ QUIET_S = 5.0
 def measure_between_races(settings: RaceSettings, model: RaceModel | None, resources: RaceResources) -> None:
     """After a race with stock: whether stock is faster in another dtype, once a model, while nobody races."""
     known = resources.stock_dtypes
-    if known is None or model is None or settings.device != "cpu" or "stock" not in settings.sides:
+    if known is None or model is None or not concerns(settings):
         return
     idle = resources.background is None or not resources.background.running
     if idle and known.rates(settings.model) is None:

@@ -21,7 +21,7 @@ from eet_demo.race.setup import new_record, side_options, thread_notes
 from eet_demo.records import RaceSettings, as_json
 from eet_demo.results.metrics import FIGURES, Metrics, median, peaks, side_metrics, speedup
 from eet_demo.results.software import software_versions
-from eet_demo.sides.names import compared_pair, parse_side
+from eet_demo.sides.pairing import compared_pair
 from eet_demo.sides.side import RunRequest
 
 MOST_SIDES = 8
@@ -151,21 +151,28 @@ class Bench:
         )
 
     def _roofline(self) -> Generator[None, None, dict[str, Any] | None]:
-        """Measured at the middle of the decode, by the threads of the side that is compared; None without an engine."""
-        engines = [lane for lane in self._lanes if parse_side(lane.options.side).is_engine]
-        if not engines:
-            return None
+        """Of a step in the middle of the decode, by the bandwidth that the compared side's own threads reach.
+
+        Where that one cannot measure it, the last side that can; None where nobody can.
+        """
         context = self._settings.context + self._settings.new_tokens // 2
         batch = self._settings.batch
-        measured = yield from engines[-1].ask_roofline(context, batch)
-        bandwidth = measured["bandwidth_gb_s"]
-        mbu: dict[str, float | None] = {}
-        for lane, run in zip(self._lanes, self._runs(), strict=True):
+        answers: dict[int, dict[str, Any]] = {}
+        for lane in self._lanes:
             try:
-                moved = (yield from lane.ask_roofline(context, batch))["bytes_per_step"]
+                answers[lane.index] = yield from lane.ask_roofline(context, batch)
             except UnsupportedError:
-                moved = None
-            mbu[lane.options.side] = _utilisation(moved, run["tpot_ms"], bandwidth)
+                continue
+        pair = compared_pair(self._settings.sides)
+        order = [*reversed(range(len(self._lanes)))] if pair is None else [pair[1], *reversed(range(len(self._lanes)))]
+        measured = next((answers[i] for i in order if i in answers and answers[i]["bandwidth_gb_s"]), None)
+        if measured is None:
+            return None
+        bandwidth = measured["bandwidth_gb_s"]
+        mbu = {
+            run["side"]: _utilisation(answers.get(index, {}).get("bytes_per_step"), run["tpot_ms"], bandwidth)
+            for index, run in enumerate(self._runs())
+        }
         bytes_per_token = measured["bytes_per_step"] // batch
         return {"bandwidth_gb_s": bandwidth, "bytes_per_token": bytes_per_token, "context": context, "mbu": mbu}
 

@@ -16,6 +16,7 @@ from eet_demo.engine.families.fields import Fields
 from eet_demo.engine.shapes import config_of
 from eet_demo.errors import CheckpointError, RequestError, UnsupportedError
 from eet_demo.records import RaceSettings, Schedule
+from eet_demo.sides.build import check_side
 from eet_demo.sides.names import parse_side
 from eet_demo.text.prompts import build_prompt, row_lengths
 from eet_demo.text.tokens import IncrementalDecoder, Tokenizer
@@ -59,7 +60,7 @@ class RaceModel:
 
     def same_weights(self, one: str, other: str) -> bool:
         """Whether two sides, by their names, compute with the same values, so that their tokens can be compared."""
-        return not self.random_weights or parse_side(one).is_engine == parse_side(other).is_engine
+        return not self.random_weights or parse_side(one).kind.random == parse_side(other).kind.random
 
     def text(self, token_ids: Sequence[int]) -> str:
         """Decoded ids, the middle cut out beyond PROMPT_TEXT_CHARACTERS."""
@@ -113,7 +114,7 @@ def check_settings(settings: RaceSettings, allow_scripted: bool, most_sides: int
     """What can be said of a request before its model is looked at.
 
     Raises:
-        RequestError: an unknown side, schedule or sampling value, too many sides, nothing to do.
+        RequestError: an unknown side, option of one, schedule or sampling value, too many sides, nothing to do.
     """
     for name in ("context", "new_tokens", "batch"):
         if getattr(settings, name) < 1:
@@ -121,7 +122,8 @@ def check_settings(settings: RaceSettings, allow_scripted: bool, most_sides: int
     if not 1 <= len(settings.sides) <= most_sides:
         raise RequestError(f"{len(settings.sides)} sides are given; there can be 1 to {most_sides}")
     for side in settings.sides:
-        if parse_side(side).kind == "scripted" and not allow_scripted:
+        check_side(side)
+        if parse_side(side).kind.scripted and not allow_scripted:
             raise RequestError(f"unknown side {side!r}; scripted sides race in tests only")
     if settings.schedule not in get_args(Schedule):
         raise RequestError(f"schedule {settings.schedule!r} is none of {', '.join(get_args(Schedule))}")

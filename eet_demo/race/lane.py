@@ -179,7 +179,7 @@ class Lane:
 
     def _load_weights(self, handle: WorkerHandle) -> Waiting:
         begin_ns = time.perf_counter_ns()
-        compiles = "; kernels are compiled first, once a machine" if parse_side(self.options.side).is_engine else ""
+        compiles = "; kernels are compiled first, once a machine" if parse_side(self.options.side).kind.compiles else ""
         self._state("loading", f"loading {self.options.dtype} weights{compiles}")
         handle.load()
         if handle.compiled_s is None:

@@ -22,7 +22,7 @@ from eet_demo.records import RaceSettings, as_json
 from eet_demo.results.metrics import figures
 from eet_demo.results.software import software_versions
 from eet_demo.results.trace import Trace
-from eet_demo.sides.names import compared_pair
+from eet_demo.sides.pairing import compared_pair
 from eet_demo.sides.side import RunRequest, SideOptions
 
 TICK_S = 0.05
@@ -88,7 +88,7 @@ class Race:
         request = self._request(prompts, model)
         self._notes += model.notes + thread_notes(self._settings, self._resources.threads)
         known = self._resources.stock_dtypes
-        note = known.note(self._settings) if known is not None and "stock" in self._settings.sides else None
+        note = known.note(self._settings) if known is not None else None
         self._notes += [note] if note is not None else []
         self._lanes = self._build_lanes(request, model)
         self._resources.pool.retain([lane.options for lane in self._lanes])

@@ -18,7 +18,7 @@ def thread_notes(settings: RaceSettings, threads: int) -> list[str]:
 
 def side_options(name: str, settings: RaceSettings, model: RaceModel, threads: int) -> SideOptions:
     """What the side called `name` is built from: exactly as large as this race needs."""
-    scripted = parse_side(name).kind == "scripted"
+    scripted = parse_side(name).kind.scripted
     return SideOptions(
         side=name,
         model_path="" if scripted else str(model.path),

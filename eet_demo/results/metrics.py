@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eet_demo.sides.names import compared_pair
+from eet_demo.sides.pairing import compared_pair
 
 Metrics = dict[str, Any]
 

@@ -19,6 +19,7 @@ from eet_demo.records import Hardware, RaceSettings
 LOGGER = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16")
+SIDE = "stock"
 CONTEXT, NEW_TOKENS = 128, 24
 WORTH_SAYING = 1.05
 
@@ -53,7 +54,7 @@ class StockDtypes:
 
     def note(self, settings: RaceSettings) -> str | None:
         """What the page says beside a ratio; None when nothing is known or stock is not faster in another dtype."""
-        rates = self.rates(settings.model) if settings.device == "cpu" else None
+        rates = self.rates(settings.model) if concerns(settings) else None
         own = rates.get(settings.dtype) if rates is not None else None
         if rates is None or own is None:
             return None
@@ -78,6 +79,11 @@ class StockDtypes:
         return kept
 
 
+def concerns(settings: RaceSettings) -> bool:
+    """Whether what is measured here races there: stock as the library has it, on the processor."""
+    return settings.device == "cpu" and SIDE in settings.sides
+
+
 def settings_of(model: str, dtype: str) -> RaceSettings:
     """One measurement: stock alone, in `dtype`."""
-    return RaceSettings(model, dtype=dtype, context=CONTEXT, new_tokens=NEW_TOKENS, sides=("stock",))
+    return RaceSettings(model, dtype=dtype, context=CONTEXT, new_tokens=NEW_TOKENS, sides=(SIDE,))

@@ -15,7 +15,7 @@ import numpy as np
 from eet_demo.engine.engine import Engine
 from eet_demo.errors import RequestError
 from eet_demo.records import EngineOptions, SideConfig, as_json
-from eet_demo.sides.names import parse_side
+from eet_demo.sides.names import SideName, parse_side
 from eet_demo.sides.side import Roofline, RunClock, RunRequest, SideOptions, Sink, StopRun
 
 SHARED = {"threads": "threads are the same for every side of a race, so they are set for all of them (--threads)"}
@@ -23,21 +23,25 @@ SHARED = {"threads": "threads are the same for every side of a race, so they are
 
 
 def engine_options(options: SideOptions) -> EngineOptions:
-    """The side's `EngineOptions`: the race's threads, and what its name switches.
+    """The side's `EngineOptions`: the race's threads, and what its name switches. Raises as `switched_options`."""
+    return EngineOptions(threads=options.threads, **switched_options(parse_side(options.side)))
+
+
+def switched_options(side: SideName) -> dict[str, Any]:
+    """Fields of `EngineOptions` that a side's name switches.
 
     Raises:
         RequestError: a name that is no field or one of SHARED, or a value of the wrong type.
     """
-    switched = parse_side(options.side).options
     known = {field.name: field for field in dataclasses.fields(EngineOptions) if field.name not in SHARED}
-    values: dict[str, Any] = {"threads": options.threads}
-    for name, text in switched.items():
+    values: dict[str, Any] = {}
+    for name, text in side.options.items():
         if name in SHARED:
-            raise RequestError(f"side {options.side!r}: {name} is no option of a side: {SHARED[name]}")
+            raise RequestError(f"side {side.text!r}: {name} is no option of a side: {SHARED[name]}")
         if name not in known:
-            raise RequestError(f"side {options.side!r}: the engine has no option {name!r}; it has {', '.join(known)}")
-        values[name] = _value(options.side, name, text, known[name].default)
-    return EngineOptions(**values)
+            raise RequestError(f"side {side.text!r}: the engine has no option {name!r}; it has {', '.join(known)}")
+        values[name] = _value(side.text, name, text, known[name].default)
+    return values
 
 
 def _value(side: str, name: str, text: str, default: object) -> int | bool | str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from eet_demo.errors import EetError, RequestError, UnsupportedError
 from eet_demo.records import SideConfig
-from eet_demo.sides.names import parse_side
+from eet_demo.sides.names import SideName, parse_side
 from eet_demo.sides.side import Roofline, RunClock, RunRequest, SideOptions, Sink, StopRun
 
 MARGIN = 0.25
@@ -70,12 +70,22 @@ class Scenario:
         return cls(**values)
 
 
+def scenario_of(side: SideName) -> Scenario:
+    """What the name's options write. Raises RequestError as `Scenario.from_options`."""
+    return Scenario.from_options(side.options)
+
+
+def no_bytes(options: SideOptions) -> int:
+    """A script takes none."""
+    return 0
+
+
 class ScriptedSide:
     """Plays a `Scenario` with real sleeps and real stamps."""
 
     def __init__(self, options: SideOptions) -> None:
         self._options = options
-        self._scenario = Scenario.from_options(parse_side(options.side).options)
+        self._scenario = scenario_of(parse_side(options.side))
         self._cached_tokens = 0
         self._prompts: tuple[tuple[int, ...], ...] = ()
 

@@ -63,7 +63,7 @@ class Controls:
         """
         model_id = str(values[self.model] or "")
         baseline = str(values[self.baseline])
-        sides = tuple(baseline if side == "stock" else side for side in self.offer.sides)
+        sides = tuple(baseline if side in BASELINES else side for side in self.offer.sides)
         return RaceSettings(
             model=model_id,
             device=self.offer.device,

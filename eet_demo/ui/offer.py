@@ -14,15 +14,12 @@ from eet_demo.models import catalog
 from eet_demo.models.catalog import ModelEntry
 from eet_demo.models.hub import Hub
 from eet_demo.records import Device, Hardware, RaceSettings, as_json
+from eet_demo.sides.kinds import KINDS
 from eet_demo.text.prompts import Document
 from eet_demo.ui.precision import precision_words
 
-BASELINES: Mapping[str, str] = {
-    "stock": "stock: library defaults",
-    "stock-eager": "stock-eager: eager attention",
-    "stock-static": "stock-static: static cache",
-}
-
+BASELINES = {kind.name: kind.stock_words for kind in KINDS.values() if kind.stock_words}
+"""Stock's variants, and each in words."""
 
 DEFAULT_CONTEXT = 128
 DEFAULT_NEW_TOKENS = 64
@@ -62,7 +59,7 @@ class Offer:
 
     Args:
         list_models: asked at every page load: models come while the page stands, and so does the Hub.
-        sides: what races unless the visitor says otherwise; `stock` in it takes the chosen variant.
+        sides: what races unless the visitor says otherwise; stock in it is the chosen variant.
         device: where both sides run.
         device_lacks: why `device` cannot run here; empty when it can.
         saving: how many times fewer bytes a model's packed weights are than float32; None while that is not known.

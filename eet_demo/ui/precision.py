@@ -34,14 +34,14 @@ def load_records(path: Path = RECORDS) -> Records:
 
 
 def precision_words(settings: Mapping[str, Any], saving: float | None = None, records: Records | None = None) -> str:
-    """One or two sentences for the page; empty where no engine races stock.
+    """One or two sentences for the page; empty where every side's weights are dense whatever the race's are.
 
     Args:
         settings: a race's, in JSON.
         saving: how many times fewer bytes the packed weights are than float32; None while that is not known.
     """
     sides = [parse_side(name) for name in settings["sides"]]
-    if not any(side.is_engine or side.kind == "scripted" for side in sides):
+    if all(side.kind.dense for side in sides):
         return ""
     dtype, weights = settings["dtype"], settings["weights"]
     quantised = any(side.options.get("quantised_activations") == "on" for side in sides)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eet_demo.results.metrics import figures
-from eet_demo.sides.names import compared_pair
+from eet_demo.sides.pairing import compared_pair
 from eet_demo.ui.precision import precision_words, recorded_saving
 
 

@@ -13,13 +13,13 @@ from eet_demo.machine.gpu import find_gpu
 from eet_demo.models import catalog
 from eet_demo.models.hub import Hub
 from eet_demo.paths import cache_dir
-from eet_demo.race.fits import side_bytes
 from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
 from eet_demo.race.setup import side_options
 from eet_demo.results.software import software_versions
 from eet_demo.results.trace import load_trace
 from eet_demo.settings import Settings
+from eet_demo.sides.build import side_bytes
 from eet_demo.text.prompts import load_documents
 from eet_demo.ui.launch import launch, require_free_port
 from eet_demo.ui.offer import Notice, Offer, catalogue_choices, choose_device, notice_of

@@ -81,7 +81,7 @@ class WorkerPool:
 
 
 def same_worker(one: SideOptions, other: SideOptions) -> bool:
-    """Whether a worker loaded for one also serves the other: stock allocates by the run, others when they load."""
-    if parse_side(one.side).kind in ("stock", "stock-eager"):
+    """Whether a worker loaded for one also serves the other: one that allocates by the run does."""
+    if parse_side(one.side).kind.allocates == "run":
         other = dataclasses.replace(other, max_batch=one.max_batch, max_context=one.max_context)
     return one == other

@@ -22,7 +22,7 @@ from typing import Any, TextIO
 
 from eet_demo.errors import EetError
 from eet_demo.records import Sampling, as_json
-from eet_demo.sides.names import build_side
+from eet_demo.sides.build import build_side
 from eet_demo.sides.side import RunRequest, Side, SideOptions, StopRun
 from eet_demo.worker import memory
 

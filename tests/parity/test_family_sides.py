@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eet_demo.race.fits import side_bytes
 from eet_demo.records import Sampling
+from eet_demo.sides.build import side_bytes
 from eet_demo.sides.engine import EngineSide
 from eet_demo.sides.side import RunRequest, SideOptions
 from eet_demo.sides.stock import BaselineSide

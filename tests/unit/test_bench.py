@@ -20,7 +20,8 @@ from eet_demo.race.bench import Bench
 from eet_demo.race.resources import RaceResources
 from eet_demo.records import RaceSettings
 from eet_demo.results.trace import load_trace
-from eet_demo.sides.names import compared_pair, parse_side, split_sides
+from eet_demo.sides.names import parse_side, split_sides
+from eet_demo.sides.pairing import compared_pair
 from tests.parity.checkpoints import make_checkpoint
 
 SLOW, FAST = "scripted:rate=200", "scripted:rate=800,differ_at=4"

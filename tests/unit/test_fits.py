@@ -13,10 +13,12 @@ import pytest
 from eet_demo.errors import CheckpointError, MemoryPlanError, UnsupportedError
 from eet_demo.machine.gpu import find_gpu
 from eet_demo.race import fits, resources
-from eet_demo.race.fits import Residency, checkpoint_elements, decide, stock_bytes
+from eet_demo.race.fits import Residency, decide
 from eet_demo.race.lane import Lane
 from eet_demo.records import Hardware
+from eet_demo.sides import stock_bytes as estimate
 from eet_demo.sides.side import SideOptions
+from eet_demo.sides.stock_bytes import checkpoint_elements, stock_bytes
 from eet_demo.worker import memory
 from eet_demo.worker.handle import WorkerHandle
 from eet_demo.worker.pool import same_worker
@@ -105,6 +107,25 @@ def test_stock_estimate_holds_for_the_default_model(model_dir: Path) -> None:
     eager = stock_bytes(dataclasses.replace(base, side="stock-eager")) - stock_bytes(base)
     assert eager >= 9 * 1024 * 1024 * 4
     assert stock_bytes(dataclasses.replace(base, dtype="bfloat16")) < stock_bytes(base) * 0.6
+
+
+@pytest.mark.parametrize(("side", "slots"), [("stock-static", 3 * 100 + 9 * 20), ("stock", 12 * 100)])
+def test_static_cache_is_cut_to_each_layers_window(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, side: str, slots: int
+) -> None:
+    """A dynamic one holds the whole prompt in every layer until the first decode step."""
+    config: dict[str, Any] = {
+        "model_type": "qwen2", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 12, "vocab_size": 96,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "rms_norm_eps": 1e-6,
+    }  # fmt: skip
+    windows = {"use_sliding_window": True, "sliding_window": 20, "max_window_layers": 3}
+    monkeypatch.setattr(estimate, "checkpoint_elements", lambda folder: 0)
+    needed = []
+    for fields in (config | windows, config):
+        (tmp_path / "config.json").write_text(json.dumps(fields))
+        needed.append(stock_bytes(dataclasses.replace(OPTIONS, side=side, model_path=str(tmp_path))))
+    slot_bytes = 2 * 2 * 16 * 4
+    assert needed[1] - needed[0] == (12 * 100 - slots) * slot_bytes
 
 
 @pytest.mark.parametrize("content", [b"", b"\x05\x00\x00\x00\x00\x00\x00\x00{bad}", b"\x10" * 4])

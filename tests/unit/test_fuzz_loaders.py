@@ -24,9 +24,9 @@ from eet_demo.engine.families import weights_of
 from eet_demo.errors import EetError
 from eet_demo.models.gguf.convert import convert
 from eet_demo.models.gguf.header import read_header
-from eet_demo.race.fits import stock_bytes
 from eet_demo.race.inputs import open_model
 from eet_demo.sides.side import SideOptions
+from eet_demo.sides.stock_bytes import stock_bytes
 from tests.gguf_files import random_model, write_gguf
 from tests.parity.checkpoints import VARIANTS, make_checkpoint
 

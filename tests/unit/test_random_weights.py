@@ -15,11 +15,11 @@ from eet_demo.errors import RequestError, UnsupportedError
 from eet_demo.models import catalog
 from eet_demo.models.resolve import resolve
 from eet_demo.race.bench import Bench
-from eet_demo.race.fits import stock_bytes
 from eet_demo.race.inputs import RANDOM_WEIGHTS_NOTE
 from eet_demo.race.resources import RaceResources
 from eet_demo.records import RaceSettings
 from eet_demo.sides.side import SideOptions
+from eet_demo.sides.stock_bytes import stock_bytes
 
 TINY = {
     "tiny-gpt2": shapes._gpt2(64, 2, 4, 96, 331),
