@@ -150,13 +150,15 @@ class Team {
   };
 
   explicit Team(int count) : count_(count), taken_(count) {
-    for (int index = 1; index < count; ++index) threads_.emplace_back([this, index] { serve(index); });
+    try {
+      for (int index = 1; index < count; ++index) threads_.emplace_back([this, index] { serve(index); });
+    } catch (...) {  // a thread could not be started
+      dismiss();
+      throw;
+    }
   }
 
-  ~Team() {
-    call(nullptr, nullptr);
-    for (auto& thread : threads_) thread.join();
-  }
+  ~Team() { dismiss(); }
 
 #ifdef EET_STRESS
   // Chooses who is late where, from the next step on.
@@ -213,6 +215,11 @@ class Team {
       return;
     }
     wait_until([&] { return phase_.load(std::memory_order_acquire) > phase; }, ahead);
+  }
+
+  void dismiss() {
+    call(nullptr, nullptr);
+    for (auto& thread : threads_) thread.join();
   }
 
   // Hands `job` to the other members; without an entry it sends them home.

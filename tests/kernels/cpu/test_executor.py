@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +22,7 @@ from eet_demo.errors import NumericsError, UnsupportedError
 from eet_demo.records import EngineOptions
 from tests.kernels.cpu_harness import RandomCheckpoint, Rig, gpt2, int32, llama, rig, step_of
 
+ROOT = Path(__file__).parents[3]
 LIMITS = Limits(max_batch=2, max_context=64, prefill_chunk=32)
 
 
@@ -31,6 +35,28 @@ def executor_of(spec: ModelSpec, **options: int | bool) -> CpuExecutor:
 def test_senseless_thread_count_is_refused(threads: int) -> None:
     with pytest.raises(UnsupportedError, match="1 to 64"):
         executor_of(llama(), threads=threads)
+
+
+def test_threads_that_cannot_be_started_are_refused() -> None:
+    """In a process of its own, with room for the stacks of a few."""
+    code = """
+import resource
+from pathlib import Path
+from eet_demo.errors import UnsupportedError
+from tests.kernels.cpu.test_executor import executor_of
+from tests.kernels.cpu_harness import llama
+
+executor_of(llama(), threads=1).close()
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (48 << 20),) * 2)
+try:
+    executor_of(llama(), threads=64)
+except UnsupportedError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "64 threads cannot be started on this machine; ask for fewer\n"
 
 
 def test_load_faults_in_the_arena_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
