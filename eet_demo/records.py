@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from eet_demo.declared import declared
+
 Schedule = Literal["in_turn", "together"]
 Device = Literal["cpu", "cuda", "sim", "reference"]
 SplitKv = Literal["off", "split", "stream"]
@@ -79,28 +81,161 @@ class MemoryReport:
 class RaceSettings:
     """What a visitor (or a command line) asked for; one record from the page to the trace.
 
-    `context` counts the ids of the whole prompt, chat template included. `prompt` is a document id of
-    `assets/texts/` or the visitor's own text after `text:`. `question` follows the document (may be empty).
+    A setting is declared here and nowhere else: page, command line, `/race`, trace and README follow.
     """
 
-    model: str
-    device: Device = "cpu"
-    dtype: str = "float32"
-    weights: str = "dense"
-    context: int = 128
-    new_tokens: int = 64
-    batch: int = 1
-    ragged: bool = False
-    prompt: str = ""
-    question: str = ""
-    sides: tuple[str, ...] = ("stock", "engine")
-    schedule: Schedule = "in_turn"
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-    free_running: bool = False
-    threads: int | None = None
+    model: str = field(
+        metadata=declared("A model of the catalogue; also a folder, a .gguf file or a Hub id.", in_every_trace=True)
+    )
+    context: int = field(
+        default=128,
+        metadata=declared(
+            "Ids of the whole prompt, chat template included.",
+            label="Context, tokens",
+            place="deck",
+            slider=(32, 1),
+            least=1,
+            in_every_trace=True,
+        ),
+    )
+    new_tokens: int = field(
+        default=64,
+        metadata=declared(
+            "Tokens that each side writes in each row.",
+            label="New tokens",
+            place="deck",
+            slider=(1, 1),
+            least=1,
+            in_every_trace=True,
+        ),
+    )
+    batch: int = field(
+        default=1,
+        metadata=declared(
+            "Rows: prompts at once.",
+            label="Batch",
+            info="Prompts at once.",
+            place="work",
+            slider=(1, 1),
+            least=1,
+            in_every_trace=True,
+        ),
+    )
+    ragged: bool = field(
+        default=False,
+        metadata=declared(
+            "Rows of different lengths.",
+            label="Ragged rows",
+            info="Prompts of different lengths in one batch.",
+            place="work",
+        ),
+    )
+    dtype: str = field(
+        default="float32",
+        metadata=declared(
+            "What both sides compute in.", label="Precision, both sides", place="work", in_every_trace=True
+        ),
+    )
+    weights: str = field(
+        default="dense",
+        metadata=declared(
+            "How the engine stores its weights: dense, q8_0, or packed as a GGUF has them; stock's are dense.",
+            label="Engine's weights",
+            place="work",
+            in_every_trace=True,
+        ),
+    )
+    sides: tuple[str, ...] = field(
+        default=("stock", "engine"),
+        metadata=declared(
+            "Separated by commas: stock, stock-eager, stock-static, engine, engine:OPTION=VALUE.",
+            label="Stock variant",
+            place="work",
+            in_every_trace=True,
+        ),
+    )
+    schedule: Schedule = field(
+        default="in_turn",
+        metadata=declared(
+            "Each alone, or both at once sharing the machine.",
+            label="Schedule",
+            place="rules",
+            words={"in_turn": "In turn, each alone", "together": "Together"},
+            in_every_trace=True,
+        ),
+    )
+    free_running: bool = field(
+        default=False,
+        metadata=declared(
+            "Stop at the end of the answer; compares seconds.",
+            label="Stop at the end of text",
+            info="Compares seconds, not equal work.",
+            place="rules",
+        ),
+    )
+    prompt: str = field(
+        default="",
+        metadata=declared(
+            "A document's id, or text: and your own words; empty takes the first document.",
+            label="Document",
+            limit="text_characters",
+        ),
+    )
+    question: str = field(
+        default="",
+        metadata=declared(
+            "Asked after the document; may be empty.", label="Question, pick or write", limit="text_characters"
+        ),
+    )
+    temperature: float = field(
+        default=0.0,
+        metadata=declared(
+            "0 is greedy; else logits are divided by it.",
+            label="Temperature",
+            info="0 is greedy.",
+            place="rules",
+            slider=(0, 0.05),
+            least=0.01,
+            or_zero=True,
+            most=100,
+        ),
+    )
+    top_k: int = field(
+        default=0,
+        metadata=declared(
+            "Draw among the k most likely tokens; 0 keeps all.",
+            label="Top-k",
+            info="0 keeps all.",
+            place="rules",
+            least=0,
+            most=2**31 - 1,
+        ),
+    )
+    top_p: float = field(
+        default=1.0,
+        metadata=declared(
+            "Draw among the most likely tokens whose mass reaches p; 1 keeps all.",
+            label="Top-p",
+            place="rules",
+            slider=(0.01, 0.01),
+            least=0,
+            open_below=True,
+            most=1,
+        ),
+    )
+    seed: int = field(
+        default=0,
+        metadata=declared("Of the sampler.", label="Seed", place="rules", least=0, most=2**64 - 1),
+    )
+    device: Device = field(
+        default="cpu", metadata=declared("Where the engine runs.", visitors=False, in_every_trace=True)
+    )
+    threads: int | None = field(
+        default=None,
+        metadata=declared(
+            "CPU threads of every side; all that may be used by default.", least=1, most=4096, visitors=False
+        ),
+    )
 
     @property
     def sampling(self) -> Sampling:

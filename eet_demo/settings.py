@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AliasChoices, ByteSize, Field, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from eet_demo.declared import Limits
 from eet_demo.errors import RequestError
 from eet_demo.paths import cache_dir
 
@@ -40,10 +41,17 @@ class Settings(BaseSettings):
             process sees, and how they are numbered.
         threads: most CPU threads a side may use; None leaves it to affinity and container limits.
         memory_limit: most bytes a race may use, e.g. `8GiB`; None leaves it to the machine.
+        max: the most that a race may ask for, and that is kept of races: EET_DEMO_MAX_BATCH and so on, one variable a
+            field of `Limits`, where they are described.
         hub_offline: never ask the Hugging Face Hub for anything (HF_HUB_OFFLINE says so too).
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        extra="ignore",
+        env_nested_delimiter="_",
+        env_nested_max_split=1,  # MAX_BATCH is max.batch
+    )
 
     space_id: str | None = Field(default=None, validation_alias="SPACE_ID")
     models_dir: Folder = Field(default_factory=_models_dir)
@@ -55,6 +63,7 @@ class Settings(BaseSettings):
     cuda_device_order: str | None = Field(default=None, validation_alias="CUDA_DEVICE_ORDER")
     threads: PositiveInt | None = None
     memory_limit: Annotated[ByteSize, Field(gt=0)] | None = None
+    max: Limits = Field(default_factory=Limits)
     hub_offline: bool = Field(default=False, validation_alias=AliasChoices(f"{PREFIX}HUB_OFFLINE", "HF_HUB_OFFLINE"))
 
 
@@ -68,10 +77,11 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = "; ".join(f"{_variable(fault['loc'][0])}: {fault['msg']}" for fault in error.errors())
+        faults = "; ".join(f"{_variable(fault['loc'])}: {fault['msg']}" for fault in error.errors())
         raise RequestError(f"The environment cannot be used. {faults}.") from None
 
 
-def _variable(field: int | str) -> str:
-    """The name in the environment: an alias is one already."""
-    return str(field) if str(field).isupper() else PREFIX + str(field).upper()
+def _variable(place: tuple[int | str, ...]) -> str:
+    """The name in the environment: an alias is one already, a limit has two parts."""
+    field = "_".join(map(str, place))
+    return field if field.isupper() else PREFIX + field.upper()

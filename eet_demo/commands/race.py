@@ -8,19 +8,20 @@ import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from eet_demo.declared import Limits, Setting, settings_of
 from eet_demo.files import write_atomically
 from eet_demo.machine.gpu import find_gpu
 from eet_demo.models.resolve import resolve
 from eet_demo.paths import cache_dir
-from eet_demo.race.bench import Bench
+from eet_demo.race.bench import MOST_SIDES, Bench
+from eet_demo.race.inputs import check_settings
 from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
 from eet_demo.records import RaceSettings
@@ -31,30 +32,10 @@ from eet_demo.sides.names import split_sides
 DEFAULT_MODEL = "smollm2-135m"
 
 OPTIONS: Mapping[str, Any] = {
-    "model": Annotated[str, typer.Option(help="A catalogue id, a local folder, a .gguf file or a Hub id.")],
-    "device": Annotated[Literal["cpu", "cuda", "sim", "reference"], typer.Option(help="Where the engine runs.")],
-    "dtype": Annotated[str, typer.Option(help="What both sides compute in.")],
-    "weights": Annotated[str, typer.Option(help="How the engine stores its weights; stock's are dense.")],
-    "context": Annotated[int, typer.Option(help="Ids of the whole prompt, chat template included.")],
-    "new_tokens": Annotated[int, typer.Option(help="Tokens that each side writes in each row.")],
-    "batch": Annotated[int, typer.Option(help="Rows.")],
-    "ragged": Annotated[bool, typer.Option(help="Rows of different lengths.")],
-    "prompt": Annotated[str, typer.Option(help="A document's id, or text: and your own words.")],
-    "question": Annotated[str, typer.Option(help="Asked after the document.")],
-    "sides": Annotated[
-        str, typer.Option(help="Separated by commas: stock, stock-eager, stock-static, engine, engine:OPTION=VALUE.")
-    ],
-    "schedule": Annotated[
-        Literal["in_turn", "together"], typer.Option(help="Each alone, or both at once sharing the machine.")
-    ],
-    "temperature": Annotated[float, typer.Option(help="0 is greedy.")],
-    "top_k": Annotated[int, typer.Option(help="0 keeps all.")],
-    "top_p": Annotated[float, typer.Option(help="1 keeps all.")],
-    "seed": Annotated[int, typer.Option(help="Of the sampler.")],
-    "free_running": Annotated[bool, typer.Option(help="Stop at the end of the answer; compares seconds.")],
-    "threads": Annotated[int | None, typer.Option(help="CPU threads of every side; all that may be used by default.")],
+    name: Annotated[str if setting.kind is tuple else setting.type, typer.Option(help=setting.help)]
+    for name, setting in settings_of(RaceSettings).items()
 }
-"""Field -> type and help, for every field of RaceSettings; a test holds them together."""
+"""Setting -> type and help, as typer reads them."""
 
 JsonPath = Annotated[str | None, typer.Option("--json", help="Where to write the figures; - is stdout.")]
 Repeats = Annotated[int, typer.Option(help="Timed runs; bench alternates the order of the sides.", min=1)]
@@ -107,7 +88,7 @@ def _race_once(settings: RaceSettings, resources: RaceResources, console: Consol
 def _with_settings(command: Callable[..., None], leave_out: tuple[str, ...] = ()) -> Callable[..., None]:
     """`command(settings, ...)` as a function with an option for every field of RaceSettings, for typer to read."""
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    options = [_parameter(field.name, field.default) for field in fields(RaceSettings) if field.name not in leave_out]
+    options = [_parameter(setting) for name, setting in settings_of(RaceSettings).items() if name not in leave_out]
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
@@ -121,20 +102,22 @@ def _with_settings(command: Callable[..., None], leave_out: tuple[str, ...] = ()
     return run
 
 
-def _parameter(name: str, default: Any) -> inspect.Parameter:
-    if name == "model":
-        default = DEFAULT_MODEL
-    if name == "sides":
+def _parameter(setting: Setting) -> inspect.Parameter:
+    default = DEFAULT_MODEL if setting.name == "model" else setting.default
+    if setting.kind is tuple:
         default = ",".join(default)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=OPTIONS[name])
+    return inspect.Parameter(
+        setting.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=OPTIONS[setting.name]
+    )
 
 
 @contextmanager
 def _resources(settings: RaceSettings) -> Iterator[tuple[RaceResources, Path]]:
     """The machine within its owner's limits, and the model's folder, fetched first if it must be."""
-    limits = owner_limits()
-    folder = resolve(settings.model, limits["models_dir"], limits["hub_enabled"])
-    resources = RaceResources.of_this_machine(**limits, catalogue_only=False)
+    owner = owner_limits()
+    check_settings(settings, owner["limits"], most_sides=MOST_SIDES)  # before anything is fetched
+    folder = resolve(settings.model, owner["models_dir"], owner["hub_enabled"])
+    resources = RaceResources.of_this_machine(**owner, catalogue_only=False)
     try:
         yield resources, folder
     finally:
@@ -147,7 +130,7 @@ def owner_limits() -> dict[str, Any]:
     A host that has only what the engine needs lacks pydantic, which reads them: the command's options are all there is.
     """
     if importlib.util.find_spec("pydantic_settings") is None:
-        limits = {"threads": None, "memory_limit_bytes": None, "hub_enabled": False}
+        limits = {"threads": None, "memory_limit_bytes": None, "hub_enabled": False, "limits": Limits.none()}
         return limits | {"models_dir": cache_dir() / "models", "gpu": find_gpu()}
     from eet_demo.settings import load_settings
 
@@ -158,6 +141,7 @@ def owner_limits() -> dict[str, Any]:
         "memory_limit_bytes": settings.memory_limit,
         "gpu": find_gpu(settings.cuda_visible_devices, settings.cuda_device_order),
         "hub_enabled": not settings.hub_offline,
+        "limits": settings.max,
     }
 
 

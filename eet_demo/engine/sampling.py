@@ -7,11 +7,14 @@ on nothing but the request: not on the batch, the executor, or the order in whic
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 from numpy.typing import NDArray
 
-from eet_demo.errors import NumericsError, RequestError
-from eet_demo.records import Sampling
+from eet_demo.declared import settings_of
+from eet_demo.errors import NumericsError
+from eet_demo.records import RaceSettings, Sampling
 
 PHILOX_ROUNDS = 10
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
@@ -21,14 +24,8 @@ _LOW = np.uint64(0xFFFFFFFF)
 
 def check_sampling(sampling: Sampling) -> None:
     """Raises RequestError for values no sampler could honour."""
-    if not (0.0 <= sampling.temperature <= 100.0):
-        raise RequestError(f"temperature {sampling.temperature} is not between 0 (greedy) and 100")
-    if sampling.top_k < 0:
-        raise RequestError(f"top_k {sampling.top_k} is negative; 0 keeps every token")
-    if not (0.0 < sampling.top_p <= 1.0):
-        raise RequestError(f"top_p {sampling.top_p} is not in (0, 1]; 1 keeps every token")
-    if not (0 <= sampling.seed < 2**64):
-        raise RequestError(f"seed {sampling.seed} is not in 0 .. 2^64 - 1")
+    for each in fields(sampling):
+        settings_of(RaceSettings)[each.name].check(getattr(sampling, each.name))
 
 
 def philox4x32(counter: tuple[NDArray[np.uint32] | int, int, int, int], key: int) -> NDArray[np.uint32]:

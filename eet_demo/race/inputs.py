@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
+from eet_demo.declared import LIMIT_VARIABLE, Limits, settings_of
 from eet_demo.engine.checkpoint import read_json
 from eet_demo.engine.families import spec_from_config
 from eet_demo.engine.families.fields import Fields
 from eet_demo.engine.shapes import config_of
 from eet_demo.errors import CheckpointError, RequestError, UnsupportedError
-from eet_demo.records import RaceSettings, Schedule
+from eet_demo.records import RaceSettings
 from eet_demo.sides.build import check_side
 from eet_demo.sides.names import parse_side
 from eet_demo.text.prompts import build_prompt, row_lengths
@@ -110,31 +110,26 @@ def _limits(config: Mapping[str, Any]) -> tuple[int, int]:
     return spec.max_positions, spec.vocab_size
 
 
-def check_settings(settings: RaceSettings, allow_scripted: bool, most_sides: int = 2) -> None:
-    """What can be said of a request before its model is looked at.
+def check_settings(settings: RaceSettings, limits: Limits, allow_scripted: bool = False, most_sides: int = 2) -> None:
+    """What can be said of a request before anything is built for it; whoever asks, this is the one check there is.
 
     Raises:
-        RequestError: an unknown side, option of one, schedule or sampling value, too many sides, nothing to do.
+        RequestError: a value of another type or beyond a limit, an unknown side or option of one, too many sides; each
+            with what is possible.
     """
-    for name in ("context", "new_tokens", "batch"):
-        if getattr(settings, name) < 1:
-            raise RequestError(f"{name} is {getattr(settings, name)}; it must be at least 1")
+    for name, setting in settings_of(RaceSettings).items():
+        setting.check(getattr(settings, name), limits)
+    if settings.batch * settings.context > limits.prompt_ids:
+        raise RequestError(
+            f"{settings.batch} rows of {settings.context:,} ids are {settings.batch * settings.context:,}; all rows "
+            f"together may have {limits.prompt_ids:,} ({LIMIT_VARIABLE}PROMPT_IDS)"
+        )
     if not 1 <= len(settings.sides) <= most_sides:
         raise RequestError(f"{len(settings.sides)} sides are given; there can be 1 to {most_sides}")
     for side in settings.sides:
         check_side(side)
         if parse_side(side).kind.scripted and not allow_scripted:
             raise RequestError(f"unknown side {side!r}; scripted sides race in tests only")
-    if settings.schedule not in get_args(Schedule):
-        raise RequestError(f"schedule {settings.schedule!r} is none of {', '.join(get_args(Schedule))}")
-    if settings.threads is not None and settings.threads < 1:
-        raise RequestError(f"threads is {settings.threads}; it must be at least 1")
-    if not (math.isfinite(settings.temperature) and settings.temperature >= 0):
-        raise RequestError(f"temperature is {settings.temperature}; it must be 0 (greedy) or more")
-    if settings.top_k < 0 or not 0 < settings.top_p <= 1:
-        raise RequestError(f"top_k is {settings.top_k} and top_p {settings.top_p}; top_k >= 0 and 0 < top_p <= 1")
-    if not 0 <= settings.seed < 2**64:
-        raise RequestError(f"seed is {settings.seed}; it must be 0 to 2**64 - 1")
 
 
 def prompt_ids(settings: RaceSettings, model: RaceModel) -> list[list[int]]:

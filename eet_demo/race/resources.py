@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from eet_demo.declared import Limits
 from eet_demo.machine import hardware
 from eet_demo.machine.gpu import Gpu
 from eet_demo.models import catalog
@@ -43,6 +44,7 @@ class RaceResources:
         catalogue_only: a race names a model of the catalogue; False takes folders, files and Hub ids too, which is for
             the owner's command line and not for visitors.
         allow_scripted: scripted sides may race (the page's tests).
+        limits: the most that the owner lets a race ask for.
         turn: held by the race that runs; the machine is for one race at a time.
         stock_dtypes: how fast stock is by dtype on this machine; None asks and measures nothing.
         background: what is measured between races; a race that begins makes it give way.
@@ -56,6 +58,7 @@ class RaceResources:
     hub_enabled: bool = True
     catalogue_only: bool = True
     allow_scripted: bool = False
+    limits: Limits = field(default_factory=Limits)
     pool: WorkerPool = field(default_factory=WorkerPool)
     turn: threading.Lock = field(default_factory=threading.Lock)
     stock_dtypes: StockDtypes | None = None
@@ -73,8 +76,9 @@ class RaceResources:
         catalogue_only: bool = True,
         allow_scripted: bool = False,
         cache_dir: Path | None = None,
+        limits: Limits | None = None,
     ) -> RaceResources:
-        """What the machine has, within the owner's limits (None for none).
+        """What the machine has, within the owner's limits (None for none; of `limits`, for the defaults).
 
         With `cache_dir`, how fast stock is in other dtypes is measured between races and kept there.
         """
@@ -93,6 +97,7 @@ class RaceResources:
             hub_enabled=hub_enabled,
             catalogue_only=catalogue_only,
             allow_scripted=allow_scripted,
+            limits=limits or Limits(),
         )
 
     def check(self, settings: RaceSettings, most_sides: int = 2) -> None:
@@ -101,7 +106,7 @@ class RaceResources:
         Raises:
             RequestError: with what was given and what is possible. CheckpointError: the model's folder is broken.
         """
-        check_settings(settings, self.allow_scripted, most_sides)
+        check_settings(settings, self.limits, self.allow_scripted, most_sides)
         if self.catalogue_only:
             catalog.find(settings.model)
         folder = catalog.local_folder(settings.model, self.models_dir)

@@ -16,8 +16,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from eet_demo.declared import Setting, settings_of
 from eet_demo.errors import TraceError
 from eet_demo.files import write_atomically
+from eet_demo.records import RaceSettings
 
 SCHEMA_PATH = Path(__file__).with_name("trace.schema.json")
 
@@ -26,9 +28,26 @@ Trace = dict[str, Any]
 
 @functools.cache
 def load_schema() -> Mapping[str, Any]:
-    """The JSON Schema of a trace."""
-    schema: Mapping[str, Any] = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
+    """The JSON Schema of a trace, its settings as they are declared."""
+    schema: dict[str, Any] = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
+    settings = settings_of(RaceSettings)
+    schema["properties"]["settings"] |= {
+        "type": "object",
+        "required": [name for name, setting in settings.items() if setting.in_every_trace],
+        "properties": {name: _setting_schema(setting) for name, setting in settings.items()},
+    }
     return schema
+
+
+def _setting_schema(setting: Setting) -> dict[str, Any]:
+    """Type and lowest value; a trace may come from a machine whose owner allows more."""
+    if setting.choices:
+        return {"enum": list(setting.choices)}
+    if setting.kind is tuple:
+        return {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    kind = {str: "string", bool: "boolean", int: "integer", float: "number"}[setting.kind]
+    lowest = {} if setting.least is None else {"minimum": 0 if setting.or_zero else setting.least}
+    return {"type": [kind, "null"] if setting.optional else kind, **lowest}
 
 
 def load_trace(path: Path) -> Trace:

@@ -3,86 +3,68 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import gradio as gr
 
+from eet_demo.declared import Setting, settings_of
 from eet_demo.records import RaceSettings
 from eet_demo.sides.names import split_sides
 from eet_demo.ui.handlers import Handlers, explained, session_of
-from eet_demo.ui.offer import DEFAULT_CONTEXT, DEFAULT_NEW_TOKENS, Offer
+from eet_demo.ui.offer import Offer
 
 Endpoint = Callable[..., Iterator[dict[str, Any] | None]]
 
 
 def make_race_endpoint(offer: Offer, handlers: Handlers) -> Endpoint:
-    """The function behind `/race`; its parameters' names and defaults are the endpoint's.
+    """The function behind `/race`; its parameters are the settings that visitors have, by name, all with defaults.
 
     It yields None until the trace, so that Gradio can close it, and thereby the race, once its client is gone.
     """
-    default_model = offer.default_model.id
-    default_sides = ",".join(offer.sides)
+    settings = {name: setting for name, setting in settings_of(RaceSettings).items() if setting.visitors}
 
-    def race(
-        request: gr.Request,  # given by Gradio, no parameter of the endpoint
-        model: str = default_model,
-        context: int = DEFAULT_CONTEXT,
-        new_tokens: int = DEFAULT_NEW_TOKENS,
-        batch: int = 1,
-        dtype: str = offer.dtypes[0],
-        weights: str = "",
-        sides: str | list[str] = default_sides,
-        schedule: str = "in_turn",
-        prompt: str = "",
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
-    ) -> Iterator[dict[str, Any] | None]:
-        """Runs one race and returns its trace.
-
-        Args:
-            model: a model's id.
-            context: ids of the whole prompt.
-            new_tokens: tokens each side writes, per row.
-            batch: rows.
-            dtype: what both sides compute in.
-            weights: how the engine stores its weights: dense, q8_0, or packed as a GGUF has them; empty takes the
-                page's default for the model.
-            sides: names separated by commas, or a list.
-            schedule: in_turn or together.
-            prompt: a document's id, or `text:` and your own text; empty takes the first document.
-            temperature: 0 is greedy.
-            top_k: 0 keeps all.
-            top_p: 1 keeps all.
-            seed: of the sampler.
-        """
-        settings = RaceSettings(
-            model=model,
-            device=offer.device,
-            dtype=dtype,
-            weights=weights or offer.weights(model)[0],
-            context=context,
-            new_tokens=new_tokens,
-            batch=batch,
-            prompt=prompt,
-            sides=_side_names(sides),
-            schedule=schedule,  # type: ignore[arg-type]  # checked with the rest
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-        )
+    def race(request: gr.Request, *values: Any) -> Iterator[dict[str, Any] | None]:
         try:
-            with contextlib.closing(handlers.race(session_of(request), settings)) as answers:
+            asked = _asked(offer, dict(zip(settings, values, strict=True)))
+            with contextlib.closing(handlers.race(session_of(request), asked)) as answers:
                 yield from answers
         except Exception as error:  # Gradio would send whatever it says, and a visitor may not read everything
             raise gr.Error(" ".join(explained(error)), print_exception=False) from error
 
+    _declare(race, [_parameter(setting, offer) for setting in settings.values()])
+    race.__doc__ = _description(settings)
     return race
 
 
-def _side_names(sides: str | list[str]) -> tuple[str, ...]:
-    """One text is a list like the command line's; a list has one side an entry."""
-    return split_sides(sides) if isinstance(sides, str) else tuple(side.strip() for side in sides)
+def _asked(offer: Offer, values: Mapping[str, Any]) -> RaceSettings:
+    """What a client sent, unchecked, but for two conveniences: sides in one text, and the page's weights for none."""
+    sides, weights = values["sides"], values["weights"]
+    if isinstance(sides, str):
+        sides = split_sides(sides)  # like the command line's list; a list has one side an entry
+    elif isinstance(sides, list):
+        sides = tuple(side.strip() if isinstance(side, str) else side for side in sides)
+    if weights == "":
+        weights = offer.weights(values["model"])[0]
+    return RaceSettings(**{**values, "sides": sides, "weights": weights, "device": offer.device})
+
+
+def _parameter(setting: Setting, offer: Offer) -> inspect.Parameter:
+    kind = str | list[str] if setting.kind is tuple else setting.kind
+    defaults = {"weights": "", "sides": ",".join(offer.sides)}
+    default = defaults.get(setting.name, getattr(offer.default_settings, setting.name))
+    return inspect.Parameter(setting.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind)
+
+
+def _declare(race: Endpoint, parameters: list[inspect.Parameter]) -> None:
+    """Gives `race` the signature that Gradio reads the endpoint's parameters from; it passes them by position."""
+    request = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)
+    everything = [request, *parameters]
+    race.__signature__ = inspect.Signature(everything, return_annotation=dict)  # type: ignore[attr-defined]
+    race.__annotations__ = {parameter.name: parameter.annotation for parameter in everything}
+
+
+def _description(settings: Mapping[str, Setting]) -> str:
+    lines = [f"    {name}: {setting.help}" for name, setting in settings.items()]
+    return "\n".join(["Runs one race and returns its trace.", "", "Args:", *lines])

@@ -1,23 +1,23 @@
-"""The controls: built from the offer, read back into `RaceSettings`. Their values arrive raw and are checked here."""
+"""The controls: built from the offer and from what is declared of each setting, read back into `RaceSettings`.
+
+Their values arrive raw and go on as they are: they are checked with everybody's, in `race.inputs.check_settings`.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import gradio as gr
 
-from eet_demo.errors import RequestError
-from eet_demo.records import RaceSettings, Schedule, as_json
+from eet_demo.declared import Setting, settings_of
+from eet_demo.records import RaceSettings, as_json
 from eet_demo.text.prompts import OWN_TEXT
 from eet_demo.ui.assets import mounting
-from eet_demo.ui.offer import BASELINES, DEFAULT_CONTEXT, DEFAULT_NEW_TOKENS, ModelChoice, Offer
+from eet_demo.ui.offer import BASELINES, ModelChoice, Offer
 
-MAX_NEW_TOKENS = 1024
-MAX_BATCH = 8
-MIN_CONTEXT = 32
+_SETTINGS = settings_of(RaceSettings)
 WEIGHTS_WORDS = {
     "packed": "packed: as in the model's file",
     "dense": "dense: every value in full",
@@ -29,110 +29,93 @@ Values = Mapping[Any, Any]
 
 @dataclass(frozen=True)
 class Controls:
-    """The components that say what to race."""
+    """The components that say what to race.
+
+    Args:
+        parts: setting -> its component; those of `model`, `prompt` (a document) and `sides` (the stock variant) hold
+            less than the setting.
+        own_text: what the visitor wrote, where the document is their own text.
+    """
 
     offer: Offer
-    model: gr.HTML
-    document: gr.Dropdown
-    question: gr.Dropdown
+    parts: Mapping[str, Any]
     own_text: gr.Textbox
-    context: gr.Slider
-    new_tokens: gr.Slider
-    batch: gr.Slider
-    ragged: gr.Checkbox
-    dtype: gr.Dropdown
-    weights: gr.Dropdown
-    baseline: gr.Dropdown
-    schedule: gr.Radio
-    free_running: gr.Checkbox
-    temperature: gr.Slider
-    top_k: gr.Number
-    top_p: gr.Slider
-    seed: gr.Number
 
     @property
     def inputs(self) -> set[Any]:
         """Every component whose value a race needs."""
-        return {value for name, value in vars(self).items() if name != "offer"}
+        return {*self.parts.values(), self.own_text}
 
     def settings(self, values: Values) -> RaceSettings:
-        """What the visitor asked for.
-
-        Raises:
-            RequestError: a value that is missing or is no number; the limits are checked by the race itself.
-        """
-        model_id = str(values[self.model] or "")
-        baseline = str(values[self.baseline])
-        sides = tuple(baseline if side in BASELINES else side for side in self.offer.sides)
-        return RaceSettings(
-            model=model_id,
-            device=self.offer.device,
-            dtype=str(values[self.dtype]),
-            weights=str(values[self.weights]),
-            context=_whole(values[self.context], "context length"),
-            new_tokens=_whole(values[self.new_tokens], "number of new tokens"),
-            batch=_whole(values[self.batch], "batch"),
-            ragged=bool(values[self.ragged]),
-            prompt=self._prompt(values),
-            question=str(values[self.question] or ""),
-            sides=sides,
-            schedule=cast(Schedule, values[self.schedule]),
-            temperature=_number(values[self.temperature], "temperature"),
-            top_k=_whole(values[self.top_k], "top-k"),
-            top_p=_number(values[self.top_p], "top-p"),
-            seed=_whole(values[self.seed], "seed"),
-            free_running=bool(values[self.free_running]),
-        )
-
-    def _prompt(self, values: Values) -> str:
-        document = str(values[self.document] or "")
-        return OWN_TEXT + str(values[self.own_text] or "") if document == OWN_TEXT else document
+        """What the visitor asked for, unchecked: whatever a client sent."""
+        asked = {name: values[part] for name, part in self.parts.items()}
+        for name in ("model", "question"):
+            asked[name] = "" if asked[name] is None else asked[name]  # a list where nothing is chosen
+        if asked["prompt"] == OWN_TEXT:
+            own = values[self.own_text]
+            asked["prompt"] = OWN_TEXT + (own or "") if isinstance(own, str | None) else own
+        sides = tuple(asked["sides"] if side in BASELINES else side for side in self.offer.sides)
+        return RaceSettings(**{**asked, "sides": sides, "device": self.offer.device})
 
     def listen(self) -> None:
         """Keeps the controls consistent: none of these waits in the queue."""
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        self.document.input(self._choose_document, self.document, [self.question, self.own_text], **quiet)
-        self.model.change(self._choose_weights, [self.model, self.weights], self.weights, **quiet)
-        for component, event in ((self.model, "change"), (self.new_tokens, "release")):
+        model, weights, document = (self.parts[name] for name in ("model", "weights", "prompt"))
+        document.input(
+            self._choose_document, document, [self.parts["question"], self.own_text], preprocess=False, **quiet
+        )
+        model.change(self._choose_weights, [model, weights], weights, preprocess=False, **quiet)
+        new_tokens, context = self.parts["new_tokens"], self.parts["context"]
+        for component, event in ((model, "change"), (new_tokens, "release")):
             getattr(component, event)(
-                self._limit_context,
-                [self.model, self.new_tokens, self.context],
-                self.context,
-                preprocess=False,
-                **quiet,
+                self._limit_context, [model, new_tokens, context], context, preprocess=False, **quiet
             )
 
     def tell(self, stage: gr.HTML, seal: Callable[[Mapping[str, Any]], Any]) -> None:
         """Lets the panes say the precision of the race that these controls would start."""
-        inputs: list[Any] = [self.model, self.dtype, self.weights]
+        inputs = [self.parts[name] for name in ("model", "dtype", "weights")]
 
-        def planned(model_id: str, dtype: str, weights: str) -> Any:
-            if not model_id or weights not in self.offer.weights(model_id):
+        def planned(model_id: Any, dtype: Any, weights: Any) -> Any:
+            if dtype not in self.offer.dtypes or not model_id or weights not in self.offer.weights(model_id):
                 return gr.skip()  # the weights follow the model in a moment
             settings = replace(self.offer.default_settings, model=model_id, dtype=dtype, weights=weights)
             return seal(self.offer.planned(as_json(settings)))
 
         for component in inputs:
-            component.change(planned, inputs, stage, queue=False, show_progress="hidden", api_visibility="private")
+            component.change(
+                planned, inputs, stage, preprocess=False, queue=False, show_progress="hidden", api_visibility="private"
+            )
 
-    def _choose_weights(self, model_id: str, chosen: str) -> Any:
+    def _choose_weights(self, model_id: Any, chosen: Any) -> Any:
         return gr.update(**weights_choices(self.offer, model_id, chosen)) if model_id else gr.skip()
 
-    def _choose_document(self, document: str) -> dict[Any, Any]:
-        own = document == OWN_TEXT
-        questions = () if own else self.offer.documents[document].questions
+    def _choose_document(self, chosen: Any) -> dict[Any, Any]:
+        document = next((each for each in self.offer.documents.values() if each.id == chosen), None)
+        questions = document.questions if document is not None else ()
         return {
-            self.question: gr.update(choices=list(questions), value=questions[0] if questions else ""),
-            self.own_text: gr.update(visible=own),
+            self.parts["question"]: gr.update(choices=list(questions), value=questions[0] if questions else ""),
+            self.own_text: gr.update(visible=chosen == OWN_TEXT),
         }
 
-    def _limit_context(self, model_id: str, new_tokens: float | None, context: float | None) -> Any:
+    def _limit_context(self, model_id: Any, new_tokens: Any, context: Any) -> Any:
         model = next((model for model in self.offer.list_models() if model.id == model_id), None)
-        if model is None or not new_tokens:
+        if model is None or not isinstance(new_tokens, int):
             return gr.skip()
-        limit = max(MIN_CONTEXT, model.context_limit - int(new_tokens))
+        limit = longest_context(self.offer, model, new_tokens)
         # The value is left alone where it can be: the visitor may be typing another one meanwhile.
-        return gr.update(maximum=limit, value=limit) if (context or 0) > limit else gr.update(maximum=limit)
+        beyond = isinstance(context, int) and context > limit
+        return gr.update(maximum=limit, value=limit) if beyond else gr.update(maximum=limit)
+
+
+def longest_context(offer: Offer, model: ModelChoice, new_tokens: int) -> int:
+    """The slider's end: what the model has beside the new tokens, and the owner allows; not below its beginning."""
+    allowed = offer.limits.context
+    return min(allowed, max(int(_slider_from(_SETTINGS["context"], allowed)), model.context_limit - new_tokens))
+
+
+def _slider_from(setting: Setting, largest: float) -> float:
+    """Where a slider begins: as declared, unless the owner allows less than that."""
+    return min(setting.slider[0], largest) if setting.slider is not None else 0
 
 
 def build_deck(offer: Offer) -> dict[str, Any]:
@@ -140,18 +123,32 @@ def build_deck(offer: Offer) -> dict[str, Any]:
     model = offer.default_model
     first = next(iter(offer.documents.values()))
     choices = [(document.title, document.id) for document in offer.documents.values()]
-    limit = model.context_limit - DEFAULT_NEW_TOKENS
-    return {
+    deck = {
         "model": build_model_picker(offer.list_models(), "" if model.reason else model.id),
-        "document": gr.Dropdown(
-            [*choices, ("Your own text", OWN_TEXT)], value=first.id, label="Document", filterable=False
+        "prompt": gr.Dropdown(
+            [*choices, ("Your own text", OWN_TEXT)], value=first.id, label=_SETTINGS["prompt"].label, filterable=False
         ),
         "question": gr.Dropdown(
-            list(first.questions), value=first.questions[0], label="Question, pick or write", allow_custom_value=True
+            list(first.questions),
+            value=first.questions[0],
+            label=_SETTINGS["question"].label,
+            allow_custom_value=True,
         ),
-        "context": gr.Slider(MIN_CONTEXT, limit, DEFAULT_CONTEXT, step=1, label="Context, tokens", buttons=[]),
-        "new_tokens": gr.Slider(1, MAX_NEW_TOKENS, DEFAULT_NEW_TOKENS, step=1, label="New tokens", buttons=[]),
-    }
+    } | _controls("deck", offer)
+    deck["context"].maximum = longest_context(offer, model, offer.default_settings.new_tokens)
+    return deck
+
+
+def build_own_text(offer: Offer) -> gr.Textbox:
+    """Seen where the document is the visitor's own text."""
+    return gr.Textbox(
+        label="Your own text",
+        lines=3,
+        max_lines=6,
+        max_length=offer.limits.text_characters - len(OWN_TEXT),
+        visible=False,
+        elem_id="eet-own-text",
+    )
 
 
 def build_model_picker(models: tuple[ModelChoice, ...], chosen: str) -> gr.HTML:
@@ -181,42 +178,36 @@ def weights_choices(offer: Offer, model_id: str, chosen: str = "") -> dict[str, 
 
 def build_more(offer: Offer) -> dict[str, Any]:
     """Everything else, folded away; the defaults race fairly."""
-    baselines = [(words, name) for name, words in BASELINES.items()]
-    more: dict[str, Any] = {}
     with gr.Row():
-        more["batch"] = gr.Slider(1, MAX_BATCH, 1, step=1, label="Batch", info="Prompts at once.", buttons=[])
-        more["ragged"] = gr.Checkbox(False, label="Ragged rows", info="Prompts of different lengths in one batch.")
-        dtypes = list(offer.dtypes)
-        more["dtype"] = gr.Dropdown(dtypes, value=dtypes[0], label="Precision, both sides", filterable=False)
-        more["weights"] = gr.Dropdown(
-            **weights_choices(offer, offer.default_model.id), label="Engine's weights", filterable=False
-        )
-        more["baseline"] = gr.Dropdown(baselines, value="stock", label="Stock variant", filterable=False)
+        more = _controls("work", offer)
     with gr.Row():
-        schedules = [("In turn, each alone", "in_turn"), ("Together", "together")]
-        more["schedule"] = gr.Radio(schedules, value="in_turn", label="Schedule")
-        more["free_running"] = gr.Checkbox(
-            False, label="Stop at the end of text", info="Compares seconds, not equal work."
-        )
-        more["temperature"] = gr.Slider(0, 2, 0, step=0.05, label="Temperature", info="0 is greedy.", buttons=[])
-        more["top_k"] = gr.Number(0, label="Top-k", info="0 keeps all.", precision=0, minimum=0)
-        more["top_p"] = gr.Slider(0.01, 1, 1, step=0.01, label="Top-p", buttons=[])
-        more["seed"] = gr.Number(0, label="Seed", precision=0, minimum=0)
+        more |= _controls("rules", offer)
     return more
 
 
-def _number(value: Any, name: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise RequestError(f"The {name} is {value!r}, which is no number; type one.") from None
-    if not math.isfinite(number):
-        raise RequestError(f"The {name} must be a finite number.")
-    return number
+def _controls(place: str, offer: Offer) -> dict[str, Any]:
+    """The components of every setting declared to stand there."""
+    return {name: _control(setting, offer) for name, setting in _SETTINGS.items() if setting.place == place}
 
 
-def _whole(value: Any, name: str) -> int:
-    number = _number(value, name)
-    if number != int(number):
-        raise RequestError(f"The {name} must be a whole number, not {value}.")
-    return int(number)
+def _control(setting: Setting, offer: Offer) -> Any:
+    """What a visitor sets it with, at what it is unless they do."""
+    words: dict[str, Any] = {"label": setting.label, "info": setting.info}
+    if setting.name == "dtype":
+        return gr.Dropdown(list(offer.dtypes), value=offer.dtypes[0], filterable=False, **words)
+    if setting.name == "weights":
+        return gr.Dropdown(**weights_choices(offer, offer.default_model.id), filterable=False, **words)
+    if setting.name == "sides":
+        variants = [(title, name) for name, title in BASELINES.items()]
+        return gr.Dropdown(variants, value="stock", filterable=False, **words)
+    value = setting.within(offer.limits)
+    if setting.choices:
+        return gr.Radio([(setting.words.get(name, name), name) for name in setting.choices], value=value, **words)
+    if setting.kind is bool:
+        return gr.Checkbox(value, **words)
+    if setting.kind is str:
+        return gr.Textbox(value, **words)
+    largest = setting.largest(offer.limits)
+    if setting.slider is not None and largest is not None:
+        return gr.Slider(_slider_from(setting, largest), largest, value, step=setting.slider[1], buttons=[], **words)
+    return gr.Number(value, precision=0 if setting.kind is int else None, minimum=setting.least, **words)

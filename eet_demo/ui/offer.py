@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eet_demo.declared import Limits, settings_of
 from eet_demo.engine.devices import DEVICES
 from eet_demo.errors import DeviceMissingError, UnsupportedError
 from eet_demo.machine.doctor import Check, CheckId
@@ -20,9 +21,6 @@ from eet_demo.ui.precision import precision_words
 
 BASELINES = {kind.name: kind.stock_words for kind in KINDS.values() if kind.stock_words}
 """Stock's variants, and each in words."""
-
-DEFAULT_CONTEXT = 128
-DEFAULT_NEW_TOKENS = 64
 
 FIRST_DTYPE: Mapping[str, str] = {"cuda": "float16"}
 """What the page computes in unless the visitor says otherwise, where that is not float32."""
@@ -62,6 +60,7 @@ class Offer:
         sides: what races unless the visitor says otherwise; stock in it is the chosen variant.
         device: where both sides run.
         device_lacks: why `device` cannot run here; empty when it can.
+        limits: the most that a race may ask for.
         saving: how many times fewer bytes a model's packed weights are than float32; None while that is not known.
     """
 
@@ -73,6 +72,7 @@ class Offer:
     notice: Notice | None = None
     device: Device = "cpu"
     device_lacks: str = ""
+    limits: Limits = field(default_factory=Limits)
     saving: Callable[[str], float | None] = lambda model: None
 
     @property
@@ -91,14 +91,14 @@ class Offer:
     def default_settings(self) -> RaceSettings:
         """The race of a visitor who touches nothing."""
         model = self.default_model.id
+        bounded = {name: setting for name, setting in settings_of(RaceSettings).items() if setting.limit}
         return RaceSettings(
             model,
             device=self.device,
             dtype=self.dtypes[0],
             weights=self.weights(model)[0],
-            context=DEFAULT_CONTEXT,
-            new_tokens=DEFAULT_NEW_TOKENS,
             sides=self.sides,
+            **{name: setting.within(self.limits) for name, setting in bounded.items()},
         )
 
     def check(self, settings: RaceSettings) -> None:

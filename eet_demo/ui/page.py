@@ -11,7 +11,7 @@ from gradio import events
 
 from eet_demo.records import RaceSettings
 from eet_demo.ui.api import make_race_endpoint
-from eet_demo.ui.controls import Controls, build_deck, build_more, picker_choices, scripted_html
+from eet_demo.ui.controls import Controls, build_deck, build_more, build_own_text, picker_choices, scripted_html
 from eet_demo.ui.handlers import QUEUED_WORDS, RACING_WORDS, READY_WORDS, STOPPING_WORDS, Handlers, MakeRace, session_of
 from eet_demo.ui.offer import Offer
 from eet_demo.ui.runs import Payload, Runs
@@ -28,10 +28,10 @@ def build_page(offer: Offer, check: Callable[[RaceSettings], None], make_race: M
     """The demo's page, queue included. `check` and `make_race` are what `Handlers` asks for."""
 
     def check_all(settings: RaceSettings) -> None:
+        check(settings)  # first: it takes whatever a client sent
         offer.check(settings)
-        check(settings)
 
-    handlers = Handlers(Runs(), check_all, make_race, offer.precision)
+    handlers = Handlers(Runs(offer.limits.kept_runs), check_all, make_race, offer.precision)
     demo = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True)
     with demo:
         with gr.Row(elem_id="eet-head"):
@@ -42,13 +42,11 @@ def build_page(offer: Offer, check: Callable[[RaceSettings], None], make_race: M
             with gr.Column(elem_id="eet-buttons", min_width=120, scale=0):
                 race_button = gr.Button("Race", variant="primary", elem_id="eet-race")
                 stop_button = gr.Button("Stop", elem_id="eet-stop", interactive=False)
-        parts["own_text"] = gr.Textbox(
-            label="Your own text", lines=3, max_lines=6, visible=False, elem_id="eet-own-text"
-        )
+        own_text = build_own_text(offer)
         with gr.Column(elem_id="eet-more"):
             parts |= build_more(offer)
         stage = _build_stage(offer.as_idle(), handlers)
-        controls = Controls(offer=offer, **parts)
+        controls = Controls(offer, parts, own_text)
         controls.listen()
         controls.tell(stage, sealed)
         _connect(handlers, controls, stage, status, race_button, stop_button)
@@ -62,7 +60,7 @@ def build_page(offer: Offer, check: Callable[[RaceSettings], None], make_race: M
         demo.load(
             lambda: gr.HTML(choices=picker_choices(offer.list_models())),
             None,
-            controls.model,
+            controls.parts["model"],
             queue=False,
             show_progress="hidden",
             api_visibility="private",

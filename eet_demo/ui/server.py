@@ -76,6 +76,7 @@ def build_offer(settings: Settings, resources: RaceResources) -> Offer:
     return Offer(
         list_models=lambda: catalogue_choices(settings.models_dir, hub),
         documents=documents,
+        limits=settings.max,
         hardware=resources.hardware,
         software=software,
         notice=notice,

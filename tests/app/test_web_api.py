@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -16,25 +17,13 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from eet_demo.declared import settings_of
 from eet_demo.race.race import Race
+from eet_demo.records import RaceSettings
 from eet_demo.results.trace import validate_trace
 from tests.app.screen import LONG, LONG_TOKENS, QUICK, ScriptedPage
 
-PARAMETERS = [
-    "model",
-    "context",
-    "new_tokens",
-    "batch",
-    "dtype",
-    "weights",
-    "sides",
-    "schedule",
-    "prompt",
-    "temperature",
-    "top_k",
-    "top_p",
-    "seed",
-]
+PARAMETERS = [name for name, setting in settings_of(RaceSettings).items() if setting.visitors]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +36,7 @@ def test_race_endpoint_has_the_named_parameters_with_defaults(client: Client) ->
     assert list(endpoints) == ["/race"]  # the page's own events are private
     parameters = endpoints["/race"]["parameters"]
     assert [parameter["parameter_name"] for parameter in parameters] == PARAMETERS
+    assert {"model", "context", "new_tokens", "batch", "dtype", "sides", "schedule", "seed"} < set(PARAMETERS)
     assert all(parameter["parameter_has_default"] for parameter in parameters)
 
 
@@ -160,12 +150,21 @@ def changes_within(seconds: float, happened: Callable[[], bool]) -> bool:
         ({"prompt": "text:"}, "The prompt is empty"),
         ({"sides": "llama.cpp"}, "unknown side"),
         ({"temperature": -1.0}, "temperature is -1"),
+        ({"batch": 10**9}, "batch is 1000000000; it must be a whole number from 1 to 8 (EET_DEMO_MAX_BATCH)"),
+        ({"context": "64"}, "context is '64'; it must be a whole number"),
+        ({"context": 64.5}, "context is 64.5"),
+        ({"context": True}, "context is True"),
+        ({"context": None}, "context is None"),
+        ({"sides": [1]}, "sides is (1,); it must be names of sides"),
+        ({"sides": 5}, "sides is 5"),
+        ({"model": {"a": []}}, "model is {'a': "),
+        ({"weights": None}, "weights is None; it must be text"),
         ({"dtype": "int8"}, "device 'cpu' has no dtype 'int8'; it has float32"),
         ({"model": "gpt2", "weights": "packed"}, "gpt2 comes as safetensors and has no packed weights"),
         ({"weights": "q2_k"}, "cannot be stored as 'q2_k'; there are packed, dense, q8_0"),
-        ({"schedule": "never"}, "schedule 'never'"),
+        ({"schedule": "never"}, "schedule is 'never'"),
     ],
 )
 def test_race_endpoint_says_what_is_wrong(client: Client, asked: dict[str, Any], words: str) -> None:
-    with pytest.raises(AppError, match=words.replace("(", r"\(")):
+    with pytest.raises(AppError, match=re.escape(words)):
         client.predict(api_name="/race", **asked)

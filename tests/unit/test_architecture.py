@@ -16,6 +16,7 @@ RANKS = (
     ("errors",),
     ("paths",),
     ("files",),
+    ("declared",),
     ("records",),
     ("settings",),
     ("machine.gpu", "machine.hardware"),

@@ -64,6 +64,8 @@ def test_fetch_converts_a_gguf_file(tmp_path: Path) -> None:
         (["fetch", "nothing.gguf"], {}, "There is no file nothing.gguf"),
         (["fetch", "smollm2-135m"], {"EET_DEMO_PORT": "x"}, "EET_DEMO_PORT"),
         (["doctor"], {"EET_DEMO_THREADS": "0"}, "EET_DEMO_THREADS"),
+        (["race", "--batch", "1000000000"], {}, "from 1 to 8 (EET_DEMO_MAX_BATCH)"),
+        (["bench", "--new-tokens", "9"], {"EET_DEMO_MAX_NEW_TOKENS": "8"}, "from 1 to 8 (EET_DEMO_MAX_NEW_TOKENS)"),
     ],
 )
 def test_foreseen_error_is_one_line_and_exit_code_1(

@@ -312,6 +312,8 @@ def test_race_free_running_stops_at_the_end_token(race_resources: RaceResources,
     [
         ({"context": 8100, "new_tokens": 100}, RequestError, "limit is 8192"),
         ({"new_tokens": 0}, RequestError, "new_tokens is 0"),
+        ({"batch": 10**9}, RequestError, "EET_DEMO_MAX_BATCH"),
+        ({"batch": 8, "context": 32_000}, RequestError, "EET_DEMO_MAX_PROMPT_IDS"),
         ({"batch": -1}, RequestError, "batch is -1"),
         ({"prompt": "text:   "}, RequestError, "empty"),
         ({"prompt": "text:" + "word " * 500}, RequestError, "Shorten"),
@@ -332,13 +334,11 @@ def test_race_refuses_a_bad_request_before_anything_starts(
 ) -> None:
     sides = changed.pop("sides", ("scripted",))
     with pytest.raises(error, match=words):
-        race_resources.check(race_settings(*sides, **changed)) or run_race(
-            race_resources, race_settings(*sides, **changed)
-        )
+        run_race(race_resources, race_settings(*sides, **changed))
     assert psutil.Process().children() == []
 
 
-@pytest.mark.parametrize("text", ["🦀🦀 crab", "\u202eright to left: مرحبا", "a\x00b", "half an emoji: \ud83e"])
+@pytest.mark.parametrize("text", ["🦀🦀 crab", "\u202eright to left: مرحبا", "a\x00b"])
 def test_race_takes_odd_unicode_in_the_prompt(race_resources: RaceResources, text: str) -> None:
     updates = run_race(race_resources, race_settings("scripted:rate=800", prompt=f"text:{text}", new_tokens=2))
     trace = trace_of(updates)

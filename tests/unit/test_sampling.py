@@ -73,8 +73,19 @@ def test_draw_depends_on_seed_step_and_row() -> None:
 
 @pytest.mark.parametrize(
     "sampling",
-    [Sampling(-0.1), Sampling(float("nan")), Sampling(1.0, top_k=-1), Sampling(1.0, top_p=0.0), Sampling(seed=-1)],
+    [
+        *(Sampling(temperature) for temperature in (-0.1, float("nan"), 1e-46, 0.009, 101.0, 10**400, True, None, "1")),
+        *(Sampling(1.0, top_k=top_k) for top_k in (-1, 0.5, 2**31, None)),
+        *(Sampling(1.0, top_p=top_p) for top_p in (0.0, 1.01, float("nan"))),
+        *(Sampling(seed=seed) for seed in (-1, 2**64, 1.0)),
+    ],
 )
 def test_values_out_of_range_are_refused(sampling: Sampling) -> None:
+    """A temperature that float32 rounds to 0 among them: executors would disagree on it."""
     with pytest.raises(RequestError, match=r"temperature|top_k|top_p|seed"):
+        check_sampling(sampling)
+
+
+def test_values_within_range_are_taken() -> None:
+    for sampling in (Sampling(), Sampling(0.01, 2**31 - 1, 1e-9, 2**64 - 1), Sampling(np.float32(0.8), np.int64(5), 1)):
         check_sampling(sampling)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from eet_demo import paths
+from eet_demo.declared import Limits
 from eet_demo.errors import RequestError
 from eet_demo.settings import Settings, load_settings
 
@@ -47,6 +49,9 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings()
     assert (settings.host, settings.port, settings.share, settings.threads) == ("::1", 80, True, 3)
     assert (settings.memory_limit, settings.hub_offline) == (8 * 2**30, True)
+    monkeypatch.setenv("EET_DEMO_MAX_BATCH", "3")
+    monkeypatch.setenv("EET_DEMO_MAX_TEXT_CHARACTERS", "70")
+    assert load_settings().max == replace(Limits(), batch=3, text_characters=70)
     monkeypatch.setenv("EET_DEMO_DEVICE", "cuda")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
@@ -77,9 +82,17 @@ def test_huggingfaces_own_switch_counts(monkeypatch: pytest.MonkeyPatch) -> None
         ("EET_DEMO_MEMORY_LIMIT", "-1"),
         ("EET_DEMO_HUB_OFFLINE", "maybe"),
         ("EET_DEMO_DEVICE", "gpu"),
+        ("EET_DEMO_MAX_NEW_TOKENS", "many"),
     ],
 )
 def test_unusable_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(RequestError, match=rf"{name}: "):
+        load_settings()
+
+
+@pytest.mark.parametrize(("name", "value"), [("BATCH", "0"), ("TEMPERATURE", "nan"), ("RACE_SECONDS", "-1")])
+def test_limit_that_nothing_could_keep_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"EET_DEMO_MAX_{name}", value)
+    with pytest.raises(RequestError, match=f"EET_DEMO_MAX_{name} is .*more than 0"):
         load_settings()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from eet_demo.declared import Limits
 from eet_demo.engine.shapes import shape as shape_of
 from eet_demo.errors import EetError
 from eet_demo.paths import cache_dir
@@ -137,6 +138,7 @@ def machine() -> Iterator[RaceResources]:
         gpu=cuda_gpu(),
         hub_enabled=False,
         catalogue_only=False,
+        limits=Limits.none(),
     )
     try:
         yield resources
