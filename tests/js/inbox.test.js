@@ -95,6 +95,20 @@ test("a payload of another run begins anew, and answers about the old one change
   assert.deepEqual([acted, lost, inbox.run, inbox.nextSeq], [["b0", "b1"], [], "b", 2]);
 });
 
+test("a run that begins with a gap while the server is asked about the last is asked for next", async () => {
+  /** @type {((kept: Payload[]) => void)[]} */
+  const answers = [];
+  const { inbox, acted, asked, lost } = connected(() => new Promise((resolve) => void answers.push(resolve)));
+  const settled = inbox.receive(payload(5));
+  inbox.receive(payload(1, "b"));
+  answers[0]([]);
+  await new Promise(setImmediate);
+  answers[1]([payload(0, "b")]);
+  await settled;
+  assert.deepEqual(asked.map(({ run, from_seq }) => [run, from_seq]), [["a", 0], ["b", 0]]);
+  assert.deepEqual([acted, lost], [["b0", "b1"], []]);
+});
+
 test("what the server no longer has is said, as is a server that does not answer", async () => {
   const forgotten = connected(async () => [payload(7)]);
   await forgotten.inbox.receive(payload(3));

@@ -90,7 +90,7 @@ test("the average rate leaves the first tokens to the prefill", () => {
 });
 
 test("the recent rate is that of the last second", () => {
-  const slowThenFast = [0, 500, 1000, 1500, ...Array.from({ length: 20 }, (_, step) => 1600 + 100 * step)];
+  const slowThenFast = [0, 500, 1000, 1500, ...Array.from({ length: 10 }, (_, step) => 1600 + 100 * step)];
   const side = written(tokens(slowThenFast));
   const steps = slowThenFast.length;
   assert.equal(side.recentRate(steps), 10);
@@ -153,6 +153,15 @@ test("memory is that of the last sample before an instant, the first one before 
   assert.deepEqual(held, [10, 10, 10, 20, 20, 30, 30]);
   assert.equal(side.memoryAt(0)?.weights, null);
   assert.equal(side.memoryAt(Infinity)?.kv_cache_used, 2 * MIB);
+});
+
+test("before the clock began the latest sample is shown, before any the first", () => {
+  const side = new Side("engine", 1, 0);
+  side.addMemory({ time_ns: [null, null, 100 * MS], process_bytes: [1, 2, 3] });
+  assert.equal(side.memoryAt(0)?.process, 2);
+  const late = new Side("engine", 1, 0);
+  late.addMemory({ time_ns: [100 * MS], process_bytes: [3] });
+  assert.equal(late.memoryAt(0)?.process, 3);
 });
 
 test("a kind of memory that comes later leaves the earlier samples empty", () => {
