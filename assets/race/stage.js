@@ -71,6 +71,7 @@ export class Stage {
     const sizes = new ResizeObserver(() => this.fit());
     sizes.observe(document.documentElement);
     window.addEventListener(LAYOUT_EVENT, () => this.fit(), { signal });
+    document.fonts.addEventListener("loadingdone", () => this.fit(), { signal });
     signal.addEventListener("abort", () => {
       clearInterval(ticker);
       sizes.disconnect();
