@@ -22,7 +22,9 @@ export class ChartView {
   #height = 0;
   #rangeNs = 1e9;
   #maxTokens = 1;
-  #colors = { stock: "", engine: "", line: "", ink: "" };
+  #colors = { line: "", ink: "" };
+  /** @type {string[]} of each side */
+  #hues = [];
   #drawnScale = "";
   /** @type {number[]} steps drawn of each side */
   #drawnSteps = [];
@@ -96,11 +98,10 @@ export class ChartView {
     this.#canvas.height = this.#height * dots;
     const style = getComputedStyle(this.root);
     this.#colors = {
-      stock: style.getPropertyValue("--eet-stock"),
-      engine: style.getPropertyValue("--eet-engine"),
       line: style.getPropertyValue("--eet-line"),
       ink: style.getPropertyValue("--eet-ink-2"),
     };
+    this.#hues = this.player.sides.map((side) => style.getPropertyValue(`--eet-${side.kind.hue}`));
     this.#pen.setTransform(dots, 0, 0, dots, 0, 0);
     this.#pen.clearRect(0, 0, this.#width, this.#height);
     this.#pen.font = `11px ${style.fontFamily}`;
@@ -151,7 +152,7 @@ export class ChartView {
     const pen = this.#pen;
     const { stepTimeNs, stepTokens } = side;
     pen.globalAlpha = alpha;
-    pen.strokeStyle = this.#colors[side.hue];
+    pen.strokeStyle = this.#hues[side.index];
     pen.lineWidth = 2.25;
     pen.lineJoin = "round";
     pen.beginPath();

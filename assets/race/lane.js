@@ -4,7 +4,7 @@ import { make, setText } from "./dom.js";
 import { NONE, READOUT_NS, count, rate, seconds, sentence } from "./format.js";
 import { MemoryView } from "./memory.js";
 import { TextView } from "./text.js";
-import { STATE_WORDS, plannedConfig, sideTitle } from "./words.js";
+import { STATE_WORDS, plannedConfig } from "./words.js";
 
 /** @import { Config, Planned, Problem, SideState, View } from "./types" */
 /** @import { Player } from "./player.js" */
@@ -12,7 +12,6 @@ import { STATE_WORDS, plannedConfig, sideTitle } from "./words.js";
 
 const WAIT_WORDS = "Waits so that each side has the machine alone.";
 const STOPPED_WORDS = "Stopped before the first token.";
-const DEAF_PREFILL_WORDS = "stock generate cannot report from inside its prefill";
 
 /** @type {SideState[]} */
 const OVER = ["done", "stopped", "failed"];
@@ -59,10 +58,10 @@ export class LaneView {
     this.text = new TextView(side);
     this.memory = new MemoryView(side);
     const titleId = `eet-lane-title-${side.index}`;
-    const title = make("h2", { id: titleId }, sideTitle(side.name));
+    const title = make("h2", { id: titleId }, side.kind.title);
     this.root = make(
       "section",
-      { class: `eet-lane eet-hue-${side.hue}`, "data-side": side.index, "aria-labelledby": titleId },
+      { class: `eet-lane eet-hue-${side.kind.hue}`, "data-side": side.index, "aria-labelledby": titleId },
       make("header", { class: "eet-lane-head" }, title, this.#config, this.#state),
       make("dl", { class: "eet-numbers" }, this.#now.root, this.#average.root, this.#ttft.root),
       this.memory.root,
@@ -110,11 +109,11 @@ export class LaneView {
     if (!known || this.#drawnConfig === known) return;
     this.#drawnConfig = known;
     /** @type {Partial<Config>} */
-    const config = this.side.config ?? plannedConfig(this.side.name, known);
+    const config = this.side.config ?? plannedConfig(this.side.kind, known);
     const { dtype, weights, device, threads, engine, details = {} } = config;
     const words = [dtype, weights && `${weights} weights`, device, details.attention];
     if (device === "cpu" && threads) words.push(`${threads} thread${threads === 1 ? "" : "s"}`);
-    if (engine !== "engine") words.push(engine);
+    if (engine && !this.side.kind.title.toLowerCase().startsWith(engine)) words.push(engine);
     setText(this.#config, words.filter(Boolean).join(" · "));
     const all = Object.entries(details).map(([key, value]) => {
       return `${key}: ${typeof value === "object" ? JSON.stringify(value) : value}`;
@@ -174,10 +173,10 @@ export class LaneView {
     if (state === "prefilling") {
       const report = view.replay ? side.progressAt(view.ns) : side.progress;
       const tokens = report ? `${count(report.done)} of ${count(report.total)}` : count(promptTokens);
-      const deaf = !report && side.name.startsWith("stock") ? ` (${DEAF_PREFILL_WORDS})` : "";
+      const silent = !report && side.kind.silence ? ` (${side.kind.silence})` : "";
       const replayed = view.replay && side.ttftNs ? view.ns / side.ttftNs : null;
       const share = report ? report.done / report.total : replayed;
-      return { share, words: `Prefill ${tokens} prompt tokens, ${elapsed}${deaf}` };
+      return { share, words: `Prefill ${tokens} prompt tokens, ${elapsed}${silent}` };
     }
     if (steps && side.ttftNs != null) {
       const [written, expected] = [side.tokensAt(steps), player.expectedTokens];

@@ -2,7 +2,7 @@
 
 import { Side } from "./side.js";
 
-/** @import { Figures, Hardware, Pair, RaceChange, RaceUpdate, Recording, Settings, Software } from "./types" */
+/** @import { Figures, Hardware, Kind, Pair, RaceChange, RaceUpdate, Recording, Settings, Software } from "./types" */
 
 export class Player {
   /** @type {Settings | null} */
@@ -53,7 +53,7 @@ export class Player {
    * @param {number} nowMs
    */
   begin(update, nowMs) {
-    this.expect(update.sides, nowMs, update.settings.device);
+    this.expect(update.kinds, nowMs, update.settings.device);
     this.settings = update.settings;
     this.hardware = update.hardware;
     this.software = update.software;
@@ -66,12 +66,12 @@ export class Player {
 
   /**
    * Empty lanes of a race that has not begun: it waits, or its model is fetched.
-   * @param {string[]} names
+   * @param {Kind[]} kinds
    * @param {number} nowMs
    */
-  expect(names, nowMs, device = "cpu") {
+  expect(kinds, nowMs, device = "cpu") {
     Object.assign(this, new Player());
-    this.sides = names.map((name, index) => new Side(name, index, nowMs, device));
+    this.sides = kinds.map((kind, index) => new Side(kind, index, nowMs, device));
   }
 
   /** @param {Figures & { notes?: string[] }} update */
@@ -87,10 +87,9 @@ export class Player {
    * @param {Recording} recording
    * @param {number} nowMs
    */
-  load({ trace, metrics, speedup, parity, precision, pair }, nowMs) {
+  load({ trace, metrics, speedup, parity, precision, kinds, pair }, nowMs) {
     const { settings, hardware, software, prompt_ids: prompt_tokens, prompt_text, notes } = trace;
-    const sides = trace.sides.map((side) => side.name);
-    this.begin({ settings, hardware, software, prompt_tokens, prompt_text, notes, precision, sides, pair }, nowMs);
+    this.begin({ settings, hardware, software, prompt_tokens, prompt_text, notes, precision, kinds, pair }, nowMs);
     trace.sides.forEach((recorded, index) => {
       const side = this.sides[index];
       side.config = recorded.config;

@@ -9,7 +9,7 @@ import { StripView } from "./strip.js";
 import { TransportView } from "./transport.js";
 import { VerdictView } from "./verdict.js";
 
-/** @import { Planned, View } from "./types" */
+/** @import { Kind, Planned, View } from "./types" */
 /** @import { Player } from "./player.js" */
 /** @import { Actions } from "./transport.js" */
 
@@ -51,12 +51,12 @@ export class ScreenView {
   }
 
   /**
-   * New lanes, one a side; those of `names` stand empty before the first race.
-   * @param {string[]} names
+   * New lanes, one a side; those of `kinds` stand empty before the first race.
+   * @param {Kind[]} kinds
    */
-  showSides(names = []) {
+  showSides(kinds = []) {
     const { sides } = this.player;
-    const shown = sides.length ? sides : names.map((name, index) => new Side(name, index, 0));
+    const shown = sides.length ? sides : kinds.map((kind, index) => new Side(kind, index, 0));
     this.#lanes = shown.map((side) => new LaneView(side, this.player));
     const [first, ...others] = this.#lanes.map((lane) => lane.root);
     this.#lanesNode.replaceChildren(first, this.verdict.root, ...others);

@@ -1,8 +1,6 @@
 /* One side of a race as columns, filled by updates or from a recording; rates come from stamps alone. Pure. */
 
-import { sideHue } from "./words.js";
-
-/** @import { Config, Memory, Metrics, Problem, Progress, SideState, Tokens, View } from "./types" */
+/** @import { Config, Kind, Memory, Metrics, Problem, Progress, SideState, Tokens, View } from "./types" */
 
 const RATE_WINDOW_NS = 1e9; // "now" is the rate over the last second of stamps
 
@@ -59,16 +57,15 @@ export class Side {
   memoryPeak = 0;
 
   /**
-   * @param {string} name
+   * @param {Kind} kind
    * @param {number} index its place on the page
    * @param {number} nowMs
    * @param {string} device
    */
-  constructor(name, index, nowMs, device = "cpu") {
-    this.name = name;
+  constructor(kind, index, nowMs, device = "cpu") {
+    this.kind = kind;
     this.index = index;
     this.device = device;
-    this.hue = sideHue(name, index);
     this.stateSinceMs = nowMs;
   }
 

@@ -7,9 +7,10 @@ import { Inbox } from "./inbox.js";
 import { Playback } from "./playback.js";
 import { Player } from "./player.js";
 import { ScreenView } from "./screen.js";
-import { STATE_WORDS, sideTitle } from "./words.js";
+import { STATE_WORDS } from "./words.js";
 
-/** @import { Idle, Parts, Plan, Planned, RaceChange, Recording, SideState, Trace, Update, Value } from "./types" */
+/** @import { Idle, Kind, Parts, Plan, Planned, RaceChange, Recording, SideState } from "./types" */
+/** @import { Trace, Update, Value } from "./types" */
 
 const TICK_MS = 100;
 const SILENCE_MS = 10000; // the server gives a sign of life every quarter of a second
@@ -31,8 +32,8 @@ export class Stage {
   /** @type {Planned | null} */
   #planned = null;
   #plannedPrecision = "";
-  /** @type {string[]} */
-  #expectedSides = [];
+  /** @type {Kind[]} */
+  #expected = [];
   #life = new AbortController();
 
   /** @param {Parts} parts */
@@ -55,7 +56,6 @@ export class Stage {
       showRow: (row) => this.#showRow(row),
       download: () => this.#download(),
     });
-    this.screen.showSides(["stock", "engine"]);
     element.replaceChildren(this.screen.root);
     this.#live();
     const read = () => props.value?.json && this.receive(JSON.parse(props.value.json));
@@ -116,7 +116,7 @@ export class Stage {
 
   /** @param {Update} update */
   #apply(update) {
-    if (update.kind === "queued") this.#enqueue(update.sides);
+    if (update.kind === "queued") this.#enqueue(update.kinds);
     else if (update.kind === "end") this.#end();
     else if (update.kind === "go") this.trigger("go");
     else if (update.kind === "leave") this.#leave();
@@ -147,18 +147,19 @@ export class Stage {
    * What the controls would start: shown until the first race begins, then each race says its own.
    * @param {Plan} plan
    */
-  #plan({ planned, precision }) {
+  #plan({ planned, precision, kinds }) {
     this.#planned = planned;
     this.#plannedPrecision = precision;
+    if (!this.player.sides.length) this.screen.showSides(kinds);
     this.#drawIdle();
     this.#drawPrecision();
     this.playback.schedule();
   }
 
-  /** @param {string[]} sides */
-  #enqueue(sides) {
+  /** @param {Kind[]} kinds */
+  #enqueue(kinds) {
     this.#state = "queued";
-    this.#expectedSides = sides;
+    this.#expected = kinds;
     this.playback.halt();
     this.hush();
     this.#drawIdle();
@@ -173,7 +174,7 @@ export class Stage {
 
   /** The race has its turn but no prompt yet: it waits for another one, or its model is fetched. */
   #expect() {
-    this.player.expect(this.#expectedSides, performance.now());
+    this.player.expect(this.#expected, performance.now());
     this.#clear();
   }
 
@@ -258,7 +259,7 @@ export class Stage {
     const side = this.player.sides[index];
     const speed = side.averageRate(side.stepTimeNs.length);
     const words = state === "done" && speed ? `done, ${rate(speed)} tokens per second` : STATE_WORDS[state];
-    this.screen.announce(`${sideTitle(side.name)}: ${words}.`);
+    this.screen.announce(`${side.kind.title}: ${words}.`);
   }
 
   #drawIdle() {

@@ -1,7 +1,6 @@
 /* The text of one side: spans of one class each, the marks between them, and a last span with the newest token. */
 
 import { make } from "./dom.js";
-import { sideTitle } from "./words.js";
 
 /** @import { Side } from "./side.js" */
 
@@ -27,7 +26,7 @@ export class TextView {
       class: "eet-text",
       tabindex: "0",
       role: "group",
-      "aria-label": `Text by ${sideTitle(side.name)}`,
+      "aria-label": `Text by ${side.kind.title}`,
       onscroll: () => {
         const { scrollHeight, scrollTop, clientHeight } = this.root;
         this.#follow = scrollHeight - scrollTop - clientHeight < FOLLOW_PX;

@@ -49,6 +49,17 @@ export interface Config extends Precision {
   details?: Record<string, unknown>;
 }
 
+/** What a side is, whatever it has done; the server says it of each side of a race. */
+export interface Kind {
+  title: string;
+  /** A name of the style sheet: `--eet-<hue>`, `.eet-hue-<hue>`. */
+  hue: string;
+  /** Its weights are dense, whatever the race's are. */
+  dense: boolean;
+  /** Said of a prefill that cannot tell how far it is; empty for one that does. */
+  silence: string;
+}
+
 /** Columns: entry i of each belongs to one token. Nanoseconds from the side's t0. */
 export interface Tokens {
   row: number[];
@@ -103,7 +114,7 @@ export interface RaceUpdate {
   prompt_text?: string;
   notes?: string[];
   precision?: string;
-  sides: string[];
+  kinds: Kind[];
   pair: Pair;
 }
 
@@ -127,7 +138,7 @@ export type RaceChange =
 
 export type Update =
   | RaceChange
-  | { kind: "queued"; sides: string[] }
+  | { kind: "queued"; kinds: Kind[] }
   | { kind: "go" }
   | { kind: "leave" }
   | { kind: "end" }
@@ -165,12 +176,14 @@ export interface Trace {
 export interface Recording extends Figures {
   trace: Trace;
   precision: string;
+  kinds: Kind[];
   pair: Pair;
 }
 
 export interface Plan {
   planned: Planned;
   precision: string;
+  kinds: Kind[];
 }
 
 export interface Idle extends Plan {

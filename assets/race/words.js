@@ -2,7 +2,7 @@
 
 import { bytes, count } from "./format.js";
 
-/** @import { Hardware, Precision, Settings, SideState } from "./types" */
+/** @import { Hardware, Kind, Precision, Settings, SideState } from "./types" */
 /** @import { Side } from "./side.js" */
 
 /** @type {Record<SideState, string>} */
@@ -17,39 +17,13 @@ export const STATE_WORDS = {
   stopped: "stopped",
 };
 
-/** @type {Record<string, string>} */
-const TITLES = {
-  stock: "Stock generate",
-  "stock-eager": "Stock generate, eager",
-  "stock-static": "Stock generate, static cache",
-  engine: "Engine",
-  scripted: "Scripted side",
-};
-
-/** @param {string} name a side's name, options included */
-export function sideTitle(name) {
-  const [kind, option] = name.split(":");
-  return (TITLES[kind] ?? kind) + (option && kind === "engine" ? ` (${option})` : "");
-}
-
 /**
- * Lane colours belong to what a side is, so that the same side has the same colour everywhere.
- * @param {string} name
- * @param {number} index
- * @returns {"stock" | "engine"}
- */
-export function sideHue(name, index) {
-  if (name.startsWith("stock")) return "stock";
-  return name.startsWith("engine") || index % 2 ? "engine" : "stock";
-}
-
-/**
- * What a side that has not loaded yet will be: stock's weights are dense whatever the engine's are.
- * @param {string} name
+ * What a side that has not loaded yet will be.
+ * @param {Kind} kind
  * @param {Precision} settings
  */
-export function plannedConfig(name, { device, dtype, weights }) {
-  return { device, dtype, weights: name.startsWith("stock") ? "dense" : weights };
+export function plannedConfig({ dense }, { device, dtype, weights }) {
+  return { device, dtype, weights: dense ? "dense" : weights };
 }
 
 /**
@@ -74,8 +48,8 @@ export function hardwareWords({ cpu, cores, memory_bytes, gpu, gpu_memory_bytes,
  * @param {Side[]} sides
  */
 export function precisionWords(settings, sides) {
-  const words = sides.flatMap(({ name, config }) => {
-    return config ? [`${sideTitle(name)} ${config.dtype} ${config.weights}`] : [];
+  const words = sides.flatMap(({ kind, config }) => {
+    return config ? [`${kind.title} ${config.dtype} ${config.weights}`] : [];
   });
   return words.length ? words.join(", ") : `${settings.dtype}, engine weights ${settings.weights}`;
 }

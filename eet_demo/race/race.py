@@ -22,7 +22,7 @@ from eet_demo.records import RaceSettings, as_json
 from eet_demo.results.metrics import figures
 from eet_demo.results.software import software_versions
 from eet_demo.results.trace import Trace
-from eet_demo.sides.pairing import compared_pair
+from eet_demo.sides.pairing import compared_pair, shown
 from eet_demo.sides.side import RunRequest, SideOptions
 
 TICK_S = 0.05
@@ -180,7 +180,7 @@ class Race:
             software=software_versions(),
             prompt_tokens=prompts,
             prompt_text=model.text(prompts[0]),
-            sides=list(self._settings.sides),
+            kinds=as_json(shown(self._settings.sides)),
             pair=compared_pair(self._settings.sides),
             notes=list(self._notes),
         )

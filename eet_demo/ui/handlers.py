@@ -13,7 +13,8 @@ from typing import Any
 import gradio as gr
 
 from eet_demo.errors import EetError, StoppedError
-from eet_demo.records import RaceSettings
+from eet_demo.records import RaceSettings, as_json
+from eet_demo.sides.pairing import shown
 from eet_demo.ui.runs import Payload, RaceLike, Run, Runs, Update
 
 LOGGER = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class Handlers:
         except Exception as error:  # the page is the last place that can say it
             return run, run.payload(error_update(error))
         run.settings = settings
-        return run, run.payload({"kind": "queued", "sides": list(settings.sides)}, {"kind": "go"})
+        return run, run.payload({"kind": "queued", "kinds": as_json(shown(settings.sides))}, {"kind": "go"})
 
     def take_turn(self, session: str) -> Iterator[Payload]:
         """The machine is this visitor's: runs their race, if it still is to be run, and yields the stage's values."""

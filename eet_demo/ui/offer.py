@@ -16,6 +16,7 @@ from eet_demo.models.catalog import ModelEntry
 from eet_demo.models.hub import Hub
 from eet_demo.records import Device, Hardware, RaceSettings, as_json
 from eet_demo.sides.kinds import KINDS
+from eet_demo.sides.pairing import shown
 from eet_demo.text.prompts import Document
 from eet_demo.ui.precision import precision_words
 
@@ -139,7 +140,8 @@ class Offer:
 
     def planned(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """What the panes say of a race that has not begun."""
-        return {"planned": dict(settings), "precision": self.precision(settings)}
+        kinds = as_json(shown(settings["sides"]))
+        return {"planned": dict(settings), "precision": self.precision(settings), "kinds": kinds}
 
 
 def catalogue_choices(models_dir: Path, hub: Hub) -> tuple[ModelChoice, ...]:

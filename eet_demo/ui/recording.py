@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from eet_demo.records import as_json
 from eet_demo.results.metrics import figures
-from eet_demo.sides.pairing import compared_pair
+from eet_demo.sides.pairing import compared_pair, shown
 from eet_demo.ui.precision import precision_words, recorded_saving
 
 
 def recorded_result(trace: Mapping[str, Any]) -> dict[str, Any]:
-    """`trace`, its figures, the pair they compare and `precision` in words, as the page's script reads them."""
+    """`trace`, its figures, what its sides are, the pair they compare, and precision in words, as the page reads it."""
     words = precision_words(trace["settings"], recorded_saving(trace))
-    pair = compared_pair([side["name"] for side in trace["sides"]])
-    return {"trace": dict(trace), **figures(trace), "pair": pair, "precision": words}
+    names = [side["name"] for side in trace["sides"]]
+    told = {"kinds": as_json(shown(names)), "pair": compared_pair(names), "precision": words}
+    return {"trace": dict(trace), **figures(trace), **told}

@@ -20,6 +20,8 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from eet_demo.records import as_json
+from eet_demo.sides.pairing import shown
 from eet_demo.ui import assets
 from eet_demo.ui.controls import scripted_html
 from eet_demo.ui.launch import launch_options
@@ -31,6 +33,7 @@ IDLE = {
     "software": {},
     "planned": {"model": "m", "device": "cpu", "dtype": "float32", "weights": "dense"},
     "precision": "",
+    "kinds": as_json(shown(["stock", "engine"])),
 }
 
 COUNT_SIGNS_OF_LIFE = """stages => {

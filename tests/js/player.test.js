@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Player } from "../../assets/race/player.js";
-import { MS, at, race, recorded, rows, tokens } from "./races.js";
+import { ENGINE, MS, STOCK, at, race, recorded, rows, titled, tokens } from "./races.js";
 
 /** @import { Figures, Pair, RaceChange, RecordedSide, Settings, Tokens } from "../../assets/race/types" */
 
@@ -38,15 +38,16 @@ function loaded(sides, pair = [0, 1], settings = {}, figures = {}) {
   const player = new Player();
   const { settings: asked, hardware, software, prompt_tokens: prompt_ids } = race({}, settings);
   const trace = { settings: asked, hardware, software, prompt_ids, sides, parity: figures.parity ?? null };
-  player.load({ trace, precision: "", pair, ...NO_FIGURES, ...figures }, 0);
+  const kinds = sides.map((side) => titled(side.name));
+  player.load({ trace, precision: "", kinds, pair, ...NO_FIGURES, ...figures }, 0);
   return player;
 }
 
 test("a race begins with what it is, and empty sides", () => {
   const player = played(race({ prompt_tokens: [[1, 2], [3]], notes: ["a note"], precision: "same" }, { batch: 2 }));
-  assert.deepEqual(player.sides.map(({ name, hue, state }) => [name, hue, state]), [
-    ["stock", "stock", "waiting"],
-    ["engine", "engine", "waiting"],
+  assert.deepEqual(player.sides.map(({ kind, state }) => [kind, state]), [
+    [STOCK, "waiting"],
+    [ENGINE, "waiting"],
   ]);
   assert.deepEqual(player.promptTokens, [2, 1]);
   assert.equal(player.batch, 2);
@@ -77,10 +78,10 @@ test("every kind of update finds its side", () => {
 
 test("the next race leaves nothing of the last", () => {
   const player = played(race({}, { temperature: 1 }), write(0, tokens([1])), { kind: "result", ...NO_FIGURES });
-  player.expect(["stock"], 5);
+  player.expect([STOCK], 5);
   assert.deepEqual({ ...player, sides: [] }, { ...new Player() });
   const [stock] = player.sides;
-  assert.deepEqual([stock.name, stock.tokenId, stock.stateSinceMs], ["stock", [], 5]);
+  assert.deepEqual([stock.kind, stock.tokenId, stock.stateSinceMs], [STOCK, [], 5]);
 });
 
 test("the texts are compared as far as both have written, and on from there", () => {
@@ -109,7 +110,7 @@ test("each row of a batch has a divergence of its own", () => {
 test("sampled texts and one side alone are not compared", () => {
   const sampled = played(race({}, { temperature: 0.8 }), write(0, tokens([1], [1])), write(1, tokens([1], [2])));
   assert.deepEqual(sampled.divergence, []);
-  const alone = played(race({ sides: ["engine"], pair: null }), write(0, tokens([1, 2])));
+  const alone = played(race({ kinds: [ENGINE], pair: null }), write(0, tokens([1, 2])));
   assert.deepEqual([alone.compared, alone.parityAt(0, Infinity), alone.ratioAt(Infinity)], [null, null, null]);
 });
 
@@ -132,7 +133,7 @@ test("the ratio is the contender's over the baseline's, whichever stands first a
     [["stock", "stock-eager", "engine"], [0, 2], [slow, slow, fast], 4],
   ];
   for (const [sides, pair, columns, ratio] of cases) {
-    const live = played(race({ sides, pair }), ...columns.map((each, side) => write(side, each)));
+    const live = played(race({ kinds: sides.map(titled), pair }), ...columns.map((each, side) => write(side, each)));
     const replayed = loaded(sides.map((name, side) => recorded(name, columns[side])), pair);
     assert.equal(live.ratioAt(Infinity), ratio, `${sides} live`);
     assert.equal(replayed.ratioAt(replayed.durationNs), ratio, `${sides} in the replay`);

@@ -1,8 +1,20 @@
 /* Races by hand for the tests: columns as the server sends them. */
 
-/** @import { Memory, RaceUpdate, RecordedSide, Settings, Tokens } from "../../assets/race/types" */
+/** @import { Kind, Memory, RaceUpdate, RecordedSide, Settings, Tokens } from "../../assets/race/types" */
 
 export const MS = 1e6;
+
+/** @type {Kind} */
+export const STOCK = { title: "Stock generate", hue: "stock", dense: true, silence: "it cannot tell" };
+
+/** @type {Kind} */
+export const ENGINE = { title: "Engine", hue: "engine", dense: false, silence: "" };
+
+/**
+ * @param {string} title
+ * @returns {Kind}
+ */
+export const titled = (title) => ({ ...ENGINE, title });
 
 /** @type {Settings} */
 const SETTINGS = {
@@ -62,7 +74,7 @@ export function race(changed = {}, settings = {}) {
     hardware: { cpu: "CPU", cores: 2, memory_bytes: 2 ** 33 },
     software: { python: "3.11" },
     prompt_tokens: [[1, 2, 3]],
-    sides: ["stock", "engine"],
+    kinds: [STOCK, ENGINE],
     pair: [0, 1],
     ...changed,
   };

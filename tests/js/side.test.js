@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Side, countUpTo } from "../../assets/race/side.js";
-import { MS, at, live, rows, tokens } from "./races.js";
+import { ENGINE, MS, STOCK, at, live, rows, tokens } from "./races.js";
 
 /** @import { Memory, Tokens } from "../../assets/race/types" */
 
@@ -12,7 +12,7 @@ const MIB = 2 ** 20;
 
 /** @param {...Tokens} columns */
 function written(...columns) {
-  const side = new Side("engine", 1, 0);
+  const side = new Side(ENGINE, 1, 0);
   for (const each of columns) side.addTokens(each);
   return side;
 }
@@ -78,7 +78,7 @@ test("steps are counted on the clock, their own instant included", () => {
   assert.deepEqual([99, 100, 149, 150, 1e6].map((ms) => side.stepsAt(ms * MS)), [0, 1, 1, 2, 3]);
   assert.equal(side.ttftNs, 100 * MS);
   assert.equal(side.endNs, 200 * MS);
-  assert.deepEqual([new Side("stock", 0, 0).ttftNs, new Side("stock", 0, 0).endNs], [null, 0]);
+  assert.deepEqual([new Side(STOCK, 0, 0).ttftNs, new Side(STOCK, 0, 0).endNs], [null, 0]);
 });
 
 test("the average rate leaves the first tokens to the prefill", () => {
@@ -106,7 +106,7 @@ test("a side slower than the window shows its last gap", () => {
 });
 
 test("live, the first token ends the prefill; a replay goes by the stamps", () => {
-  const side = new Side("stock", 0, 0);
+  const side = new Side(STOCK, 0, 0);
   side.enter("prefilling", "", 0);
   assert.equal(side.stateAt(live()), "prefilling");
   side.addTokens(tokens([100, 200]));
@@ -118,7 +118,7 @@ test("live, the first token ends the prefill; a replay goes by the stamps", () =
 });
 
 test("in a replay a side without tokens is what it was, but for one that is done", () => {
-  const side = new Side("stock", 0, 0);
+  const side = new Side(STOCK, 0, 0);
   side.enter("failed", "", 0);
   assert.equal(side.stateAt(at(0)), "failed");
   side.enter("done", "", 0);
@@ -126,7 +126,7 @@ test("in a replay a side without tokens is what it was, but for one that is done
 });
 
 test("the clock of a state goes on while the server repeats it in other words", () => {
-  const side = new Side("engine", 1, 1000);
+  const side = new Side(ENGINE, 1, 1000);
   side.enter("loading", "downloading 25 %", 2000);
   side.enter("loading", "downloading 50 %", 7000);
   assert.equal(side.detail, "downloading 50 %");
@@ -146,7 +146,7 @@ const MEMORY = {
 };
 
 test("memory is that of the last sample before an instant, the first one before there is any", () => {
-  const side = new Side("engine", 1, 0);
+  const side = new Side(ENGINE, 1, 0);
   assert.equal(side.memoryAt(0), null);
   side.addMemory(MEMORY);
   const held = [-1, 0, 99, 100, 299, 300, 1e6].map((ms) => Number(side.memoryAt(ms * MS)?.process) / MIB);
@@ -165,7 +165,7 @@ test("before the clock began the latest sample is shown, before any the first", 
 });
 
 test("a kind of memory that comes later leaves the earlier samples empty", () => {
-  const side = new Side("engine", 1, 0);
+  const side = new Side(ENGINE, 1, 0);
   side.addMemory({ time_ns: [0], process_bytes: [1] });
   side.addMemory({ time_ns: [1], process_bytes: [2], workspace_bytes: [3] });
   assert.deepEqual(side.memoryAt(0), { process: 1, workspace: null });
@@ -173,7 +173,7 @@ test("a kind of memory that comes later leaves the earlier samples empty", () =>
 });
 
 test("the memory's peak is what the process held, or what is named where that is more", () => {
-  const side = new Side("engine", 1, 0);
+  const side = new Side(ENGINE, 1, 0);
   side.addMemory(MEMORY);
   assert.equal(side.memoryPeak, 30 * MIB);
   side.addMemory({ time_ns: [400 * MS], process_bytes: [1 * MIB], weights_bytes: [50 * MIB] });
@@ -181,23 +181,23 @@ test("the memory's peak is what the process held, or what is named where that is
 });
 
 test("the used cache counts once: inside the reserved one, or alone", () => {
-  const side = new Side("engine", 1, 0);
+  const side = new Side(ENGINE, 1, 0);
   side.addMemory(MEMORY);
   assert.equal(side.namedBytes(1), 16 * MIB);
-  const stock = new Side("stock", 0, 0);
+  const stock = new Side(STOCK, 0, 0);
   stock.addMemory({ time_ns: [0], weights_bytes: [12 * MIB], kv_cache_used_bytes: [1 * MIB] });
   assert.equal(stock.namedBytes(0), 13 * MIB);
 });
 
 test("on a GPU a process holds what the device says, where it says anything", () => {
-  const side = new Side("engine", 1, 0, "cuda");
+  const side = new Side(ENGINE, 1, 0, "cuda");
   side.addMemory({ time_ns: [0, 1], process_bytes: [9 * MIB, 9 * MIB], device_process_bytes: [3 * MIB, 0] });
   assert.equal(side.heldBytes(side.memorySample(0)), 3 * MIB);
   assert.equal(side.heldBytes(side.memorySample(1)), null);
 });
 
 test("a recording's prefill reports are those before the instant", () => {
-  const side = new Side("engine", 1, 0);
+  const side = new Side(ENGINE, 1, 0);
   assert.equal(side.progressAt(5), null);
   side.progressLog = { time_ns: [10, 20], done: [64, 128], total: [128, 128] };
   assert.equal(side.progressAt(9), null);

@@ -5,21 +5,12 @@ import { test } from "node:test";
 
 import { Side } from "../../assets/race/side.js";
 import * as words from "../../assets/race/words.js";
-import { race } from "./races.js";
+import { ENGINE, STOCK, race } from "./races.js";
 
-test("a side has one title and one colour wherever it stands", () => {
-  const titles = ["stock", "stock-static", "engine", "engine:graph=off", "scripted:rate=3"].map(words.sideTitle);
-  const wanted = ["Stock generate", "Stock generate, static cache", "Engine", "Engine (graph=off)", "Scripted side"];
-  assert.deepEqual(titles, wanted);
-  assert.equal(words.sideTitle("llama.cpp"), "llama.cpp");
-  assert.deepEqual(["engine", "stock"].map(words.sideHue), ["engine", "stock"]);
-  assert.deepEqual(["scripted", "scripted"].map(words.sideHue), ["stock", "engine"]);
-});
-
-test("a side that has not loaded is what it will be: stock's weights are dense", () => {
+test("a side that has not loaded is what it will be: some weights are dense whatever is asked", () => {
   const settings = { device: "cpu", dtype: "float32", weights: "packed" };
-  assert.equal(words.plannedConfig("stock-eager", settings).weights, "dense");
-  assert.equal(words.plannedConfig("engine", settings).weights, "packed");
+  assert.equal(words.plannedConfig(STOCK, settings).weights, "dense");
+  assert.equal(words.plannedConfig(ENGINE, settings).weights, "packed");
 });
 
 test("device and machine in words", () => {
@@ -36,7 +27,7 @@ test("device and machine in words", () => {
 
 test("precision is what the sides say, else what was asked", () => {
   const { settings } = race();
-  const engine = new Side("engine", 1, 0);
+  const engine = new Side(ENGINE, 1, 0);
   assert.equal(words.precisionWords(settings, [engine]), "float32, engine weights dense");
   engine.config = { engine: "engine", device: "cpu", dtype: "float16", weights: "q8_0" };
   assert.equal(words.precisionWords(settings, [engine]), "Engine float16 q8_0");

@@ -13,17 +13,22 @@ import pytest
 
 from eet_demo.errors import RequestError
 from eet_demo.race.inputs import RaceModel, check_settings
-from eet_demo.records import RaceSettings
+from eet_demo.records import Hardware, RaceSettings, as_json
+from eet_demo.results.trace import load_trace
 from eet_demo.sides.build import build_side, check_side, side_bytes
 from eet_demo.sides.kinds import KINDS, SideKind
 from eet_demo.sides.names import parse_side
 from eet_demo.sides.pairing import compared_pair, shown
 from eet_demo.sides.side import Side, SideOptions
-from eet_demo.ui.offer import BASELINES
+from eet_demo.ui.handlers import Handlers
+from eet_demo.ui.offer import BASELINES, ModelChoice, Offer
 from eet_demo.ui.precision import precision_words
+from eet_demo.ui.recording import recorded_result
+from eet_demo.ui.runs import Runs
 from eet_demo.worker.pool import same_worker
 from tests.unit.test_architecture import PACKAGE, module_name, modules
 
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 OPTIONS = SideOptions("dummy", "", "cpu", "float32", "dense", 2, 1, 100)
 
 
@@ -142,6 +147,20 @@ def test_options_of_a_side_are_refused_before_anything_is_built() -> None:
     ):
         with pytest.raises(RequestError, match=words):
             check_side(name)
+
+
+def test_page_is_told_what_its_lanes_are_before_during_and_after_a_race() -> None:
+    """The script knows no side by its name: every value that makes lanes says what they are."""
+    model = ModelChoice("m", "M", 64, "")
+    offer = Offer(lambda: (model,), {}, Hardware("CPU", 1, 1), {})
+    wanted = as_json(shown(["stock", "engine"]))
+    assert offer.as_idle()["idle"]["kinds"] == offer.planned(as_json(offer.default_settings))["kinds"] == wanted
+    settings = RaceSettings("m", sides=("stock", "engine"))
+    handlers = Handlers(Runs(), lambda settings: None, lambda settings: pytest.fail("no race may begin"))
+    _, payload = handlers.press("session", lambda: settings)
+    assert payload["updates"][0] == {"kind": "queued", "kinds": wanted}
+    trace = load_trace(FIXTURES / "sample.trace.json")
+    assert recorded_result(trace)["kinds"] == as_json(shown([side["name"] for side in trace["sides"]]))
 
 
 def test_lanes_look_like_their_sides() -> None:
