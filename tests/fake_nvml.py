@@ -41,7 +41,7 @@ class FakeNvml:
             setattr(self, name, self._fail)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "pynvml", self)  # type: ignore[misc]
+        monkeypatch.setitem(sys.modules, "pynvml", self)
 
     def _fail(self, *arguments: Any) -> None:
         raise self.NVMLError("Not Supported")

@@ -160,7 +160,9 @@ def _tensors(model: PreTrainedModel) -> Iterable[tuple[str, np.ndarray]]:
             values = permute(values, config.num_key_value_heads)
         elif not llama and name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
             values = np.ascontiguousarray(values.T)
-        yield names.get_name(name, try_suffixes=(".weight", ".bias")), values
+        stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        assert stored is not None, f"the gguf package knows no name for {name}"
+        yield stored, values
 
 
 def permute(values: np.ndarray, heads: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -80,7 +81,7 @@ class Engine:
         max_batch: int = 4,
         max_context: int = 2048,
         options: EngineOptions | None = None,
-    ) -> Engine:
+    ) -> Self:
         """Loads `model`: a folder (config.json + safetensors), or `shape:gpt2`, a public shape with random weights.
 
         Raises:
@@ -102,7 +103,7 @@ class Engine:
         max_batch: int = 4,
         max_context: int = 2048,
         options: EngineOptions | None = None,
-    ) -> Engine:
+    ) -> Self:
         """`from_pretrained` up to the point where weights are read: memory allocated, kernels compiled.
 
         Raises:
@@ -250,7 +251,7 @@ class Engine:
             self._door.close()
             self._executor.close()
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

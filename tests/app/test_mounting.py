@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from eet_demo import paths
 from eet_demo.records import as_json
 from eet_demo.sides.pairing import shown
 from eet_demo.ui import assets
@@ -57,12 +58,12 @@ def test_every_own_file_has_the_hash_in_its_folder_and_no_path_of_the_server(
     assert sorted(modules) == sorted(f"{assets.BASE}/race/{path.name}" for path in assets.MODULES), "each once"
     answer = httpx.get(f"{scripted_page.url}{modules[0]}")
     assert "immutable" in answer.headers["cache-control"]
-    assert str(assets.ASSETS) not in httpx.get(scripted_page.url).text
+    assert str(paths.ASSETS) not in httpx.get(scripted_page.url).text
 
 
 def test_only_the_projects_own_files_are_served(scripted_page: ScriptedPage) -> None:
     outside = httpx.get(f"{scripted_page.url}{assets.BASE}/%2e%2e/app.py")
-    absolute = httpx.get(f"{scripted_page.url}gradio_api/file={assets.ASSETS}/models.toml")
+    absolute = httpx.get(f"{scripted_page.url}gradio_api/file={paths.ASSETS}/models.toml")
     assert (outside.status_code, absolute.status_code) == (404, 403)
 
 
@@ -141,7 +142,7 @@ def coming_and_going() -> Iterator[str]:
     with gr.Blocks(analytics_enabled=False) as demo:
         button = gr.Button("Again")
 
-        @gr.render(triggers=[demo.load, button.click])
+        @gr.render(triggers=[demo.load, button.click])  # type: ignore[untyped-decorator]
         def again() -> None:
             stage_alone({"idle": IDLE})
 

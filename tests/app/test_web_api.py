@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -118,7 +118,10 @@ def test_nobody_races_past_the_queue(scripted_page: ScriptedPage) -> None:
 def test_a_race_that_ends_without_a_result_is_an_error(
     scripted_page: ScriptedPage, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Race, "run", lambda race: (updates for updates in ()))
+    def nothing(race: Race) -> Iterator[list[dict[str, Any]]]:
+        yield from ()
+
+    monkeypatch.setattr(Race, "run", nothing)
     with pytest.raises(AppError, match=r"stopped before it had a result\. Start the race again"):
         client.predict(api_name="/race")
 

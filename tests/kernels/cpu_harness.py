@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eet_demo.engine.blocks import BLOCK_BYTES, BLOCK_VALUES, WeightFormat, dequantise
-from eet_demo.engine.checkpoint import POSITIONS, RawBlock, RowBlock
+from eet_demo.engine.checkpoint import POSITIONS, Checkpoint, RawBlock, RowBlock
 from eet_demo.engine.executors import Step
 from eet_demo.engine.executors.cpu.executor import CpuExecutor, rounded
 from eet_demo.engine.executors.cpu.layout import PANEL, CpuLayout, DenseType
@@ -90,7 +90,7 @@ def held(values: Array, dtype: DenseType) -> Array:
     return bits.view(np.float16).astype(np.float32) if dtype == "float16" else (bits.astype(np.uint32) << 16).view("f4")
 
 
-class RandomCheckpoint:
+class RandomCheckpoint(Checkpoint):
     """Random weights in the places a checkpoint would have them. Matrices keep sums near 1, vectors are around 1.
 
     Matrices are stored in `format` where their columns fill its blocks; they hold numbers that `dtype` holds.
@@ -156,7 +156,7 @@ class Rig:
         self.plan = plan = plan_memory(self.program, CpuLayout(formats, dtype), limits, guard_bytes=64)
         options = EngineOptions(threads=threads, debug=True, quantised_activations=quantised_activations)
         self.executor = CpuExecutor(self.program, plan, options, flags=flags, formats=formats, dtype=dtype)
-        self.executor.load(checkpoint)  # type: ignore[arg-type]
+        self.executor.load(checkpoint)
         self._weights = {weight.name: checkpoint.canonical(weight) for weight in weights_of(spec)}
 
     def weight(self, name: str | None, dtype: Any = np.float64) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from eet_demo.engine.blocks import dequantise
 from eet_demo.engine.executors.cuda.arrays import DType, from_host, to_host
 from eet_demo.engine.executors.cuda.compile.launch import Launcher
+from eet_demo.engine.executors.cuda.compile.sources import CUDA_SOURCES
 from eet_demo.engine.executors.cuda.launchers.matrices import (
     BLOCK_BYTES,
     Matrix,
@@ -19,6 +21,7 @@ from eet_demo.engine.executors.cuda.launchers.matrices import (
     upload_blocks,
     upload_dense,
 )
+from eet_demo.engine.executors.sim.build import SimMode
 from eet_demo.engine.executors.sim.launcher import SimLauncher
 
 DTYPES: tuple[DType, ...] = ("float32", "float16", "bfloat16")
@@ -36,6 +39,12 @@ ORDERS = [*PLAIN_MODES, GPU]
 ALL_MODES = [*PLAIN_MODES, *SANITIZED_MODES, GPU]
 
 
+def simulator(mode: str, seed: int, folder: Path = CUDA_SOURCES) -> SimLauncher:
+    """The simulator in a sanitizer's mode, else plain: then `seed` is the order of threads."""
+    kind: SimMode = "address" if mode == "address" else "race" if mode == "race" else "plain"
+    return SimLauncher(kind, seed=seed, folder=folder)
+
+
 @cache
 def launcher(mode: str) -> Launcher:
     """The launcher of a mode; `gpu` skips where there is no device."""
@@ -47,9 +56,7 @@ def launcher(mode: str) -> Launcher:
             return CupyLauncher()
         except UnsupportedError as error:
             pytest.skip(str(error))
-    if mode in ("address", "race"):
-        return SimLauncher(mode, seed=3)
-    return SimLauncher("plain", seed={"plain": 0, "reversed": 1, "shuffled": 12345}[mode])
+    return simulator(mode, {"plain": 0, "reversed": 1, "shuffled": 12345}.get(mode, 3))
 
 
 def rng(*seed: int) -> np.random.Generator:

@@ -39,8 +39,11 @@ class Mutation:
     test: str
 
     def __str__(self) -> str:
-        shorten = lambda text: " ".join(text.split())[:60]  # noqa: E731
-        return f"{self.file}: {shorten(self.find)!r} -> {shorten(self.replace)!r}"
+        return f"{self.file}: {_shortened(self.find)!r} -> {_shortened(self.replace)!r}"
+
+
+def _shortened(text: str) -> str:
+    return " ".join(text.split())[:60]
 
 
 @dataclass(frozen=True)

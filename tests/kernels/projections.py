@@ -52,8 +52,9 @@ def make_norm(random: np.random.Generator, kind: NormKind, n: int) -> HostNorm:
 
 def torch_linear(x: torch.Tensor, weight: NDArray[Any], bias: NDArray[Any] | None, dtype: DType) -> torch.Tensor:
     """x W^T + b wholly in `dtype`, the weights rounded to it."""
-    tensors = [None if array is None else torch.from_numpy(array).to(TORCH[dtype]) for array in (weight, bias)]
-    return torch.nn.functional.linear(x.to(TORCH[dtype]), tensors[0], tensors[1])
+    kind = TORCH[dtype]
+    added = None if bias is None else torch.from_numpy(bias).to(kind)
+    return torch.nn.functional.linear(x.to(kind), torch.from_numpy(weight).to(kind), added)
 
 
 def to_numpy(x: torch.Tensor) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,11 +100,11 @@ def expected(case: Case, dtype: DType) -> np.ndarray:
     for row, length in enumerate(case.lengths):
         at = cache_row(row, len(case.lengths))
         first = max(0, length - (case.window or length))
-        visible = [rounded(part[at, :, first:length], dtype).astype(np.float64) for part in (keys, values)]
+        k, v = (rounded(part[at, :, first:length], dtype).astype(np.float64) for part in (keys, values))
         scale = float(np.float32(case.head_dim**-0.5))
         outputs.append(
             reference.attention(
-                rounded(q[row : row + 1], dtype).astype(np.float64), *visible, np.array([length - 1 - first]), scale,
+                rounded(q[row : row + 1], dtype).astype(np.float64), k, v, np.array([length - 1 - first]), scale,
                 case.window, case.soft_cap, slopes,
             )
         )  # fmt: skip
@@ -167,7 +168,8 @@ def test_attention_decode_any_number_of_blocks(partition: Partition, blocks: int
 def test_attention_decode_split_and_stream_agree_with_one_block() -> None:
     """One block a row and pair never uses the scratch: the bits may differ from split runs, by rounding alone."""
     alone = run("plain", Case(blocks=1), "float32")
-    for partition, blocks in (("split", 7), ("stream", 7), ("stream", 41)):
+    cases: tuple[tuple[Partition, int], ...] = ("split", 7), ("stream", 7), ("stream", 41)
+    for partition, blocks in cases:
         actual = run("plain", Case(partition=partition, blocks=blocks), "float32")
         assert_float32_close(actual, alone, f"{partition} {blocks}", tolerance=1e-6)
 
@@ -178,7 +180,7 @@ def test_attention_decode_does_not_depend_on_the_order_of_blocks(partition: Part
     assert_equal(run("shuffled", case, "float32"), run("reversed", case, "float32"), partition)
 
 
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "window": {"window": 70},
     "window of one slot": {"window": 1},
     "window, soft cap and ALiBi": {"window": 130, "soft_cap": 1.5, "alibi": True},

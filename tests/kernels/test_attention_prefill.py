@@ -71,8 +71,10 @@ def run(
     )
     actual = device.download(out)
     context = f"{mode} {dtype} {ragged} heads={heads} window={window} cap={cap} alibi={alibi}"
-    wide = (array.astype(np.float64) for array in (q, keys, values))
-    expected = reference_many_rows.attention_prefill(*wide, *ragged.arrays, scale, window, cap, slopes)
+    wide_q, wide_keys, wide_values = (array.astype(np.float64) for array in (q, keys, values))
+    expected = reference_many_rows.attention_prefill(
+        wide_q, wide_keys, wide_values, *ragged.arrays, scale, window, cap, slopes
+    )
     if dtype == "float32":
         assert_float32_close(actual, expected, context)
     else:

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import cupy
 import numpy as np
 import pytest
+from cupy import RawModule  # type: ignore[attr-defined]  # by its own __init__, without saying so
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray
 from eet_demo.engine.executors.cuda.compile import cupy_launcher
@@ -59,7 +59,7 @@ class Recorder:
         )
 
     def RawModule(self, **options: Any) -> Any:
-        inspect.signature(cupy.RawModule.__init__).bind(None, **options)
+        inspect.signature(RawModule.__init__).bind(None, **options)
         self.modules.append(options)
         return SimpleNamespace(get_function=self._function)
 
@@ -183,6 +183,6 @@ def test_machine_without_driver_is_told_the_remedy(monkeypatch: pytest.MonkeyPat
     def absent(_: str) -> None:
         raise OSError("libcuda.so.1: cannot open shared object file")
 
-    monkeypatch.setattr(cupy_launcher.ctypes, "CDLL", absent)
+    monkeypatch.setattr(ctypes, "CDLL", absent)
     with pytest.raises(UnsupportedError, match=r"needs an NVIDIA GPU and its driver \(libcuda.*'sim' runs the same"):
         CupyLauncher()

@@ -50,8 +50,8 @@ def run(
         residual=None if product else out, product=out if product else None, scale=scale,
     )  # fmt: skip
     start = np.zeros((rows, n)) if product else residual.astype(np.float64)
-    wide = [x.astype(np.float64), weight.astype(np.float64), None if b is None else b.astype(np.float64)]
-    expected = reference.linear_residual(start, *wide, scale)
+    wide_b = None if b is None else b.astype(np.float64)
+    expected = reference.linear_residual(start, x.astype(np.float64), weight.astype(np.float64), wide_b, scale)
     by_torch = to_numpy(torch_linear(torch.from_numpy(x), weight, b, dtype)) * np.float32(scale) + start
     return device.download(out), expected, by_torch
 
@@ -127,7 +127,7 @@ def test_linear_residual_refuses_what_it_lacks() -> None:
     with pytest.raises(UnsupportedError, match="1 to 16"):
         run("plain", 17, 16, 576, "float32")
     with pytest.raises(UnsupportedError, match="float64"):
-        plan_gemv(16, 64, 1, "float64", "dense")  # type: ignore[arg-type]
+        plan_gemv(16, 64, 1, "float64", "dense")
     device = launcher("plain")
     matrix, _ = make_matrix(device, rng(1), 8, 64, "float32", "dense")
     with pytest.raises(ValueError, match="one of them"):

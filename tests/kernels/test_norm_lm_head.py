@@ -65,8 +65,8 @@ def run(
     expected = reference.norm_lm_head(norm.apply(residual[wanted]), weight.astype(np.float64), b, scale, soft_cap)
     z = to_numpy(torch_linear(norm.torch(torch.from_numpy(residual[wanted]), dtype), weight, b, dtype))
     by_torch = reference.soft_cap(np.float32(scale) * z, soft_cap)
-    downloads = (device.download(array) for array in (logits, best.best_logits, best.best_ids))
-    return Result(*downloads, plan.tile, expected, by_torch)
+    found, best_logits, best_ids = map(device.download, (logits, best.best_logits, best.best_ids))
+    return Result(found, best_logits, best_ids, plan.tile, expected, by_torch)
 
 
 def assert_candidates(result: Result, context: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,8 @@ def run(
     shape = (max(ragged.cache_rows) + 1, num_kv_heads, max_context, head_dim)
     keys, values = noise(random, shape, dtype), noise(random, shape, dtype)
     vectors, qk_norm = norm_vectors(random, norm, whole, heads)
+    qk_weights: Any = [device.upload(v, "float32") for v in vectors]  # and biases, for LayerNorm
+    device_norm = None if norm == "none" else replace(QkNorm(norm, whole, *qk_weights), eps=EPS)
     device_keys, device_values = device.upload(keys, dtype), device.upload(values, dtype)
     q_out = qkv_post(
         device,
@@ -69,7 +72,7 @@ def run(
         values=device_values,
         out=device.empty((ragged.rows, num_heads * head_dim), dtype),
         bias=None if linear_bias is None else device.upload(linear_bias, dtype),
-        norm=None if norm == "none" else QkNorm(norm, whole, *(device.upload(v, "float32") for v in vectors), eps=EPS),
+        norm=device_norm,
         frequencies=None if frequencies is None else device.upload(frequencies, "float32"),
         interleaved=interleaved,
     )

@@ -140,7 +140,7 @@ def test_sample_draws_nothing_where_the_best_is_not_finite(settings: Sampling) -
 def test_sample_sees_a_candidate_that_is_not_finite() -> None:
     device = launcher("plain")
     best_logits = np.array([[3, np.nan, 1], [np.inf, 2, 1], [3, -np.inf, 1]], np.float32)
-    best = {
+    best: dict[str, Any] = {
         "best_logits": device.upload(best_logits, "float32"),
         "best_ids": device.upload(np.array([[5, 6, 7]] * 3), "int32"),
     }
@@ -165,7 +165,7 @@ def test_sample_greedy_from_candidates(mode: str) -> None:
     best_ids = np.stack([rng(5, row).permutation(10_000)[:700] for row in range(16)])
     best_logits[::2, -1] = 9
     count = 3 if mode == "race" else 16
-    best = {
+    best: dict[str, Any] = {
         "best_logits": device.upload(best_logits[:count], "float32"),
         "best_ids": device.upload(best_ids[:count], "int32"),
     }
@@ -176,7 +176,7 @@ def test_sample_greedy_from_candidates(mode: str) -> None:
 def test_sample_candidates_do_not_touch_draws() -> None:
     device, settings = launcher("plain"), Sampling(1.0, seed=3)
     logits = rng(6).normal(size=(1, 400)).astype(np.float32)
-    best = {
+    best: dict[str, Any] = {
         "best_logits": device.upload(np.ones((1, 2)), "float32"),
         "best_ids": device.upload(np.array([[1, 2]]), "int32"),
     }

@@ -11,8 +11,7 @@ import pytest
 from eet_demo.engine.executors.cuda.arrays import DType, from_host, to_host
 from eet_demo.engine.executors.cuda.compile.launch import Argument, Instance, LaunchConfig, Launcher
 from eet_demo.engine.executors.cuda.launchers.matrices import FORMAT_CODE, WeightFormat, dequantise_planes
-from eet_demo.engine.executors.sim.launcher import SimLauncher
-from tests.kernels.harness import assert_equal, assert_float32_close, make_matrix, rng, rounded
+from tests.kernels.harness import assert_equal, assert_float32_close, make_matrix, rng, rounded, simulator
 
 FOLDER = Path(__file__).parent / "simulator"
 MODES = ["plain", "reversed", "shuffled", "address", "race", pytest.param("gpu", marks=pytest.mark.gpu)]
@@ -28,9 +27,7 @@ def device_of(mode: str) -> Launcher:
             return CupyLauncher(folder=FOLDER)
         except UnsupportedError as error:
             pytest.skip(str(error))
-    if mode in ("address", "race"):
-        return SimLauncher(mode, seed=5, folder=FOLDER)
-    return SimLauncher("plain", seed={"plain": 0, "reversed": 1, "shuffled": 77}[mode], folder=FOLDER)
+    return simulator(mode, {"plain": 0, "reversed": 1, "shuffled": 77}.get(mode, 5), FOLDER)
 
 
 def launch(
@@ -138,7 +135,7 @@ def test_atomics(mode: str) -> None:
 
 
 def arrival_order(seed: int) -> list[int]:
-    device = SimLauncher("plain", seed, folder=FOLDER)
+    device = simulator("plain", seed, FOLDER)
     counter, order = device.upload(np.zeros(1), "uint32"), device.empty((128,), "uint32")
     launch(device, "arrival_order", (counter, order), threads=64, blocks=2)
     return device.download(order).tolist()

@@ -23,7 +23,7 @@ CLASSES: dict[str, tuple[type[Any], type[Any]]] = {
 }
 
 GPT2 = {"vocab_size": 331, "n_positions": 96, "n_embd": 64, "n_layer": 3, "n_head": 4}
-LLAMA = {
+LLAMA: dict[str, Any] = {
     "vocab_size": 331,
     "hidden_size": 64,
     "intermediate_size": 176,

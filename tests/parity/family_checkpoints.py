@@ -212,7 +212,7 @@ def make_baichuan(folder: Path, alibi: bool) -> PreTrainedModel:
         packed = [tensors.pop(f"{prefix}{name}_proj.weight") for name in "qkv"]
         tensors[f"{prefix}W_pack.weight"] = torch.cat(packed)
     save_file(tensors, folder / "model.safetensors")
-    written = {name: value for name, value in SIZES.items() if name != "num_key_value_heads"}
+    written: dict[str, Any] = {name: value for name, value in SIZES.items() if name != "num_key_value_heads"}
     written |= {"model_type": "baichuan", "hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
     if alibi:
         written["model_max_length"] = written.pop("max_position_embeddings")
@@ -237,15 +237,15 @@ def _without_rotary_with_alibi(model: PreTrainedModel) -> None:
         return forward(input_ids, attention_mask=mask, use_cache=False)
 
     rotary.forward = still
-    model.forward = with_alibi  # type: ignore[method-assign]
+    model.forward = with_alibi
 
 
 def logits_of(model: PreTrainedModel, prompt: list[int], dtype: torch.dtype) -> np.ndarray:
     """float64 (len(prompt), vocab_size): a whole forward in `dtype`."""
-    model.to(dtype)
+    torch.nn.Module.to(model, dtype)
     with torch.no_grad():
         logits: np.ndarray = model.forward(torch.tensor([prompt])).logits[0].double().numpy()
-    model.to(torch.float32)
+    torch.nn.Module.to(model, torch.float32)
     return logits
 
 

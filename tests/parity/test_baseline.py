@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +66,9 @@ def make_side(folders: dict[str, Path]) -> Iterator[MakeSide]:
     threads = torch.get_num_threads()
 
     def make(model: str | Path = "llama", side: str = "stock", **changed: Any) -> BaselineSide:
-        fields = {
-            "device": "cpu",
-            "dtype": "float32",
-            "weights": "dense",
-            "threads": 1,
-            "max_batch": 4,
-            "max_context": 96,
-        }
-        folder = folders[model] if isinstance(model, str) else model
-        made = BaselineSide(SideOptions(side=side, model_path=str(folder), **(fields | changed)))
+        path = str(folders[model] if isinstance(model, str) else model)
+        plain = SideOptions(side, path, "cpu", "float32", "dense", threads=1, max_batch=4, max_context=96)
+        made = BaselineSide(replace(plain, **changed))
         made.load()
         return made
 
@@ -125,7 +119,7 @@ def test_weights_go_straight_to_a_gpu(
 
 @pytest.mark.parametrize("model", ["gpt2", "llama"])
 def test_stock_writes_what_transformers_writes(make_side: MakeSide, folders: dict[str, Path], model: str) -> None:
-    plain = transformers.AutoModelForCausalLM.from_pretrained(folders[model], dtype=torch.float32)
+    plain: Any = transformers.AutoModelForCausalLM.from_pretrained(folders[model], dtype=torch.float32)
     inputs = torch.tensor([PROMPT])
     expected = plain.generate(inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=12, do_sample=False)
     assert run(make_side(model), request()).rows() == [expected[0, len(PROMPT) :].tolist()]
@@ -139,7 +133,7 @@ def test_stock_ignores_a_repetition_penalty_shipped_in_the_checkpoint(
     )
     asked = request(new_tokens=40)
     clean = run(make_side("llama"), asked).rows()
-    naive = transformers.AutoModelForCausalLM.from_pretrained(planted, dtype=torch.float32)
+    naive: Any = transformers.AutoModelForCausalLM.from_pretrained(planted, dtype=torch.float32)
     inputs = torch.tensor([PROMPT])
     changed = naive.generate(inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=40)[
         0, len(PROMPT) :

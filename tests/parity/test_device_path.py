@@ -201,8 +201,9 @@ def test_engine_whose_device_failed_gives_its_memory_back(llama: Path, monkeypat
         raise KernelFaultError("an illegal memory access")
 
     engine = Engine.from_pretrained(llama, "sim", max_batch=1, max_context=32)
-    memory = weakref.ref(engine._executor._arena.memory)
-    monkeypatch.setattr(engine._executor._device, "synchronise", fail)
+    executor: Any = engine._executor
+    memory = weakref.ref(executor._arena.memory)
+    monkeypatch.setattr(executor._device, "synchronise", fail)
     with pytest.raises(KernelFaultError, match="illegal memory access"):
         engine.close()
     engine.close()
@@ -234,7 +235,7 @@ def test_real_model_writes_what_stock_writes(
     model, prompt = real
     new_tokens = 3 if device == "sim" else 64
     ids = torch.tensor([prompt])
-    out = model.generate(
+    out = model.generate(  # type: ignore[operator]
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False, eos_token_id=None,
         pad_token_id=0,
     )  # fmt: skip

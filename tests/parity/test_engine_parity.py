@@ -38,7 +38,7 @@ def stock_logits(model: PreTrainedModel, prompt: list[int], dtype: torch.dtype) 
 
 def stock_greedy(model: PreTrainedModel, prompt: list[int], new_tokens: int) -> list[int]:
     ids = torch.tensor([prompt])
-    out = model.generate(
+    out = model.generate(  # type: ignore[operator]
         ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=new_tokens,

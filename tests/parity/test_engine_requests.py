@@ -13,6 +13,7 @@ import pytest
 
 from eet_demo import Engine, EngineOptions, Sampling
 from eet_demo.engine.devices import DEVICES as DEVICE_KINDS
+from eet_demo.engine.executors import Executor
 from eet_demo.errors import (
     CheckpointError,
     EngineBusyError,
@@ -70,6 +71,7 @@ def test_bad_requests_are_refused(engine: Engine, prompts: Any, new_tokens: Any,
 
 def test_ids_may_be_of_any_integer_type(engine: Engine) -> None:
     expected = engine.generate([[1, 2, 3]], max_new_tokens=3).token_ids
+    prompt: Any
     for prompt in ((1, 2, 3), np.array([1, 2, 3]), np.array([1, 2, 3], np.uint16), [np.int32(1), np.int64(2), 3]):
         assert engine.generate([prompt], max_new_tokens=3).token_ids == expected
 
@@ -126,9 +128,14 @@ def test_engine_that_cannot_load_closes_and_says_why(folder: Path, monkeypatch: 
         raise KernelFaultError("the device is gone")
 
     broken = Engine.build(folder, "reference", max_batch=1, max_context=16)
-    closed = []
+    closed: list[object] = []
+
+    def close(self: object) -> None:
+        closed.append(self)
+        fail(self)
+
     monkeypatch.setattr(type(broken._executor), "load", lambda *_: (_ for _ in ()).throw(CheckpointError("truncated")))
-    monkeypatch.setattr(type(broken._executor), "close", lambda self: (closed.append(self), fail(self)))
+    monkeypatch.setattr(type(broken._executor), "close", close)
     with pytest.raises(CheckpointError, match="truncated") as error:
         broken.load()
     assert closed, "what was allocated is given back"
@@ -203,8 +210,11 @@ def test_plan_equals_the_loaded_engine_and_refuses_before_allocating(
     def small(*_: object) -> int:
         return report.total_bytes - 1
 
+    def allocate(*_: object) -> Executor:
+        raise AssertionError("an engine that does not fit was made")
+
     kind = DEVICE_KINDS["cpu"]
-    monkeypatch.setitem(DEVICE_KINDS, "cpu", replace(kind, available_bytes=small, executor=None))
+    monkeypatch.setitem(DEVICE_KINDS, "cpu", replace(kind, available_bytes=small, executor=allocate))
     with pytest.raises(MemoryPlanError, match="available"):
         Engine.from_pretrained(folder, "cpu", max_batch=2, max_context=64)
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(folder: Path, side: str = "engine", **changed: Any) -> SideOptions:
-    fields = {"device": "cpu", "dtype": "float32", "weights": "dense", "threads": 1, "max_batch": 3, "max_context": 32}
-    return SideOptions(side=side, model_path=str(folder), **(fields | changed))
+    plain = SideOptions(
+        side, str(folder), device="cpu", dtype="float32", weights="dense", threads=1, max_batch=3, max_context=32
+    )
+    return replace(plain, **changed)
 
 
 def loaded(folder: Path, side: str = "engine", **changed: Any) -> EngineSide:

@@ -204,7 +204,7 @@ SCALINGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", SCALINGS)
 def test_rotary_frequencies_and_factor(name: str, context: int) -> None:
     """Of a head of 128, as transformers' own functions compute them for that length."""
-    fields = {
+    fields: dict[str, Any] = {
         "vocab_size": 101, "hidden_size": 512, "intermediate_size": 88, "num_hidden_layers": 1,
         "num_attention_heads": 4, "max_position_embeddings": 8192, "rms_norm_eps": 1e-6,
         "rope_parameters": {"rope_theta": 500000.0} | SCALINGS[name],

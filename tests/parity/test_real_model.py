@@ -44,7 +44,7 @@ def test_greedy_tokens_equal_stock(
     written = engine.generate(prompts, max_new_tokens=NEW_TOKENS).token_ids
     for prompt, tokens in zip(prompts, written, strict=True):
         ids = torch.tensor([prompt])
-        out = stock.generate(
+        out = stock.generate(  # type: ignore[operator]
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=NEW_TOKENS,

@@ -11,7 +11,7 @@ from eet_demo.results.metrics import FIGURES
 
 
 def printed(**changed: Any) -> str:
-    run = {"side": "stock", **dict.fromkeys(FIGURES, None), "memory": {}} | changed
+    run: dict[str, Any] = {"side": "stock", **dict.fromkeys(FIGURES, None), "memory": {}} | changed
     console = Console(record=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115 - closed with the console
     console.print(commands._table([run], {"speedup": None, "parity": None}))
     return console.export_text()

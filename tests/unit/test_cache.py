@@ -107,9 +107,12 @@ def test_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) 
 def test_two_writers_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "shared"
     texts = [letter * 100_000 for letter in "abcd"]
-    threads = [
-        threading.Thread(target=lambda text=text: [write_atomically(path, text) for _ in range(20)]) for text in texts
-    ]
+
+    def write(text: str) -> None:
+        for _ in range(20):
+            write_atomically(path, text)
+
+    threads = [threading.Thread(target=write, args=(text,)) for text in texts]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):

@@ -7,7 +7,7 @@ import pytest
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, from_host, to_host
 from eet_demo.engine.executors.cuda.compile.launch import check_argument, check_array
-from eet_demo.engine.executors.cuda.launchers.matrices import BLOCK_BYTES, dequantise_planes, split_blocks
+from eet_demo.engine.executors.cuda.launchers.matrices import BLOCK_BYTES, WeightFormat, dequantise_planes, split_blocks
 from eet_demo.errors import UnsupportedError
 
 CACHE = DeviceArray(4096, (2, 3, 8), "float16")
@@ -61,19 +61,19 @@ def test_bfloat16_goes_to_the_host_and_back() -> None:
 
 
 @pytest.mark.parametrize("weights", list(BLOCK_BYTES))
-def test_planes_hold_the_numbers_of_gguf_blocks(weights: str) -> None:
+def test_planes_hold_the_numbers_of_gguf_blocks(weights: WeightFormat) -> None:
     """Against llama.cpp's own Python package, and for every nibble and sign."""
     import gguf
 
     random = np.random.default_rng(0)
-    raw = random.integers(0, 256, (5, 4 * BLOCK_BYTES[weights]), dtype=np.uint8)  # type: ignore[index]
+    raw = random.integers(0, 256, (5, 4 * BLOCK_BYTES[weights]), dtype=np.uint8)
     header = 4 if weights == "q4_1" else 2
     for block in range(4):
-        start = block * BLOCK_BYTES[weights]  # type: ignore[index]
+        start = block * BLOCK_BYTES[weights]
         raw[:, start : start + header] = (
             (random.standard_normal((5, header // 2)) * 0.1).astype(np.float16).view(np.uint8)
         )
     expected = gguf.quants.dequantize(raw, getattr(gguf.GGMLQuantizationType, weights.upper()))
-    values, scales = split_blocks(raw, weights)  # type: ignore[arg-type]
+    values, scales = split_blocks(raw, weights)
     assert values.nbytes + scales.nbytes == raw.nbytes
-    assert np.array_equal(dequantise_planes(values, scales, weights), expected)  # type: ignore[arg-type]
+    assert np.array_equal(dequantise_planes(values, scales, weights), expected)

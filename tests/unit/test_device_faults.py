@@ -7,9 +7,9 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import cupy
 import pytest
 import torch
+from cupy_backends.cuda.api.runtime import CUDARuntimeError
 
 from eet_demo.engine.executors.cuda.faults import device_faults
 from eet_demo.engine.executors.cuda.runtime import devices
@@ -24,11 +24,11 @@ ILLEGAL = "CUDA error: an illegal memory access was encountered\nCUDA kernel err
     [
         (RuntimeError(ILLEGAL), KernelFaultError),
         (torch.AcceleratorError(ILLEGAL), KernelFaultError),
-        (cupy.cuda.runtime.CUDARuntimeError(700), KernelFaultError),
+        (CUDARuntimeError(700), KernelFaultError),
         (RuntimeError("CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"), KernelFaultError),
         (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"), KernelFaultError),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), MemoryPlanError),
-        (cupy.cuda.runtime.CUDARuntimeError(2), MemoryPlanError),
+        (CUDARuntimeError(2), MemoryPlanError),
         (RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: out of memory"), MemoryPlanError),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), MemoryPlanError),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)"), RuntimeError),
@@ -67,7 +67,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> CudaDevice:
     """A GPU that fails at whatever is asked of it, without one."""
     device = CudaDevice.__new__(CudaDevice)
     device.queue = SimpleNamespace(recent=deque(["sample<512>"]), prepare=lambda _: fail())  # type: ignore[assignment]
-    device._stream = SimpleNamespace(query=fail, synchronize=fail)
+    device._stream = SimpleNamespace(query=fail, synchronize=fail)  # type: ignore[assignment]
     monkeypatch.setattr(torch.cuda, "stream", lambda _: torch.no_grad())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(synchronize=lambda: None))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=fail))

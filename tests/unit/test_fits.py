@@ -152,10 +152,9 @@ def test_stock_worker_serves_any_context_and_an_engine_worker_only_its_own() -> 
 def test_handle_is_not_loaded_before_it_says_so() -> None:
     handle = WorkerHandle(dataclasses.replace(OPTIONS, side="scripted"))
     try:
-        assert not handle.loading
+        before = handle.loading
         handle.load()
-        assert handle.loading
-        assert not handle.loaded
+        assert (before, handle.loading, handle.loaded) == (False, True, False)
     finally:
         handle.kill()
 

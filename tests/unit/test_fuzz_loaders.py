@@ -71,7 +71,7 @@ def read_all(folder: Path, weights: str = "dense") -> None:
             pass
 
 
-ODD = st.one_of(
+ODD: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from(
         [None, True, False, -1, 0, 1, 2, 3, 7, 2**31, 2**63, 2**64, 10**30, 0.5, -0.0, 1e300, float("inf"),
          float("nan"), "", "x", "F32", "BF16", "llama3", "../../etc", [], {}, [0], [1, 2, 3], [[[]]], [0, 2**62],

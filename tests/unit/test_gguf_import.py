@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -19,8 +20,8 @@ from eet_demo.models.gguf.convert import convert
 from tests.gguf_files import FIELDS, byte_level_tokenizer, llama3_factors, random_model, write_gguf
 
 QUANT = gguf.GGMLQuantizationType
-LLAMA3 = {"factor": 32.0, "low": 1.0, "high": 4.0, "original": 8192}
-MODELS = {
+LLAMA3: dict[str, Any] = {"factor": 32.0, "low": 1.0, "high": 4.0, "original": 8192}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama-tied-biases": ("llama", {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}),
     "llama-head-dim-80": ("llama", {"head_dim": 80}),

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from eet_demo.errors import CheckpointError, UnsupportedError
-from eet_demo.models.gguf.convert import GgufFile, convert
+from eet_demo.models.gguf.convert import convert
+from eet_demo.models.gguf.file import GgufFile
 from eet_demo.models.gguf.tokenizer import tokenizer_files
 from tests.gguf_files import byte_level_tokenizer, random_model, write_gguf
 from tests.sentencepieces import SPACE, lookup_of, sentencepiece, sentencepiece_metadata

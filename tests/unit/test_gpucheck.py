@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,8 @@ INVENTED = Path(__file__).parents[1] / "fixtures" / "gpucheck_invented.json"
 
 
 def context_for(folder: Path, seconds: float = 120, **changed: Any) -> Context:
-    asked = {"device": "cpu", "dtype": "float32", "repeats": 1} | changed
-    return Context(Settings(folder, **asked), time.perf_counter() + seconds, lambda line: None)
+    settings = Settings(folder, device="cpu", dtype="float32", repeats=1)
+    return Context(replace(settings, **changed), time.perf_counter() + seconds, lambda line: None)
 
 
 class FakeParts:
@@ -62,7 +64,8 @@ class FakeParts:
 
 
 def test_parts_that_fail_or_do_not_fit_leave_the_others(tmp_path: Path) -> None:
-    fakes, told = FakeParts(), []
+    fakes = FakeParts()
+    told: list[str] = []
     skipped = run_parts(fakes.all, Settings(tmp_path), 1, told.append)
     assert fakes.runs == ["first", "broken", "last"]
     assert skipped == ["long"]
@@ -262,7 +265,7 @@ def test_pytest_runs_with_an_ini_of_its_own(tmp_path: Path) -> None:
 
 
 def test_sanitizer_is_found_in_the_toolkit_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suite.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(Path, "is_file", lambda path: str(path).startswith(str(tmp_path)))
     assert suite.find_sanitizer(tmp_path) == tmp_path / "bin" / "compute-sanitizer"
     with pytest.raises(UnsupportedError, match="neither on PATH nor under --cuda-home"):
@@ -332,7 +335,7 @@ def test_written_checkpoint_is_the_random_model(tmp_path: Path, monkeypatch: pyt
         for model in (f"shape:{name}", str(tmp_path / name)):
             engine = Engine.from_pretrained(model, device="reference", max_batch=1, max_context=16)
             logits.append(engine.prefill_logits([[5, 6, 7]]))
-        np.testing.assert_allclose(*logits, atol=0.01)
+        np.testing.assert_allclose(logits[0], logits[1], atol=0.01)
         assert np.abs(logits[0]).max() > 0.05
 
 

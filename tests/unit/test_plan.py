@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_regions_are_exact() -> None:
 @pytest.mark.parametrize("guard_bytes", [0, 64])
 @pytest.mark.parametrize("placement", ["pre", "both"])
 @pytest.mark.parametrize("parallel", [False, True])
-def test_live_blocks_never_overlap(guard_bytes: int, placement: str, parallel: bool) -> None:
+def test_live_blocks_never_overlap(guard_bytes: int, placement: Literal["pre", "both"], parallel: bool) -> None:
     spec = replace(SPEC, norm_placement=placement, parallel_residual=parallel)
     made = plan(spec, guard_bytes)
     workspace = [block for block in made.blocks.values() if block.offset >= made.report.weights_bytes]
@@ -111,6 +112,6 @@ def test_table_names_every_region() -> None:
         ("num_layers", 4, "positions"),
     ],
 )
-def test_unsupported_shapes_are_named(field: str, value: int, message: str) -> None:
+def test_unsupported_shapes_are_named(field: str, value: Any, message: str) -> None:
     with pytest.raises(UnsupportedError, match=message):
         replace(SPEC, **{field: value})

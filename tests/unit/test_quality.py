@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.decoders import ByteLevel
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
-from eet_demo.commands import cli
 from eet_demo.commands import quality as quality_command
 from eet_demo.engine.engine import Engine
 from eet_demo.errors import NumericsError, RequestError
@@ -164,7 +164,7 @@ def test_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
 
 
 def test_command_writes_the_record_and_a_table(folder: Path) -> None:
-    quality_command.register(app := cli.typer.Typer())
+    quality_command.register(app := typer.Typer())
     app.callback()(lambda: None)
     arguments = ["quality", "--model", str(folder), "--device", "reference", "--weights", "q8_0"]
     result = CliRunner().invoke(app, [*arguments, "--tokens", "30", "--window", "16", "--json", "-"])

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def pins() -> dict[str, str]:
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return dict(re.match(r"([A-Za-z0-9_-]+)==([^;\s]+)", line).groups() for line in lines if line and line[0] != "#")  # type: ignore[union-attr]
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([A-Za-z0-9_-]+)==([^;\s]+)", text, re.MULTILINE))
 
 
 def front_matter() -> dict[str, object]:

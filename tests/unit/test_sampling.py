@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -71,13 +73,18 @@ def test_draw_depends_on_seed_step_and_row() -> None:
     assert all(sample(logits, Sampling(1.0, seed=seed), step, row) != base for seed, step, row in others)
 
 
+def drawn(temperature: Any, top_k: Any = 0, top_p: Any = 1.0, seed: Any = 0) -> Sampling:
+    """A request's values, whatever their types."""
+    return Sampling(temperature, top_k, top_p, seed)
+
+
 @pytest.mark.parametrize(
     "sampling",
     [
-        *(Sampling(temperature) for temperature in (-0.1, float("nan"), 1e-46, 0.009, 101.0, 10**400, True, None, "1")),
-        *(Sampling(1.0, top_k=top_k) for top_k in (-1, 0.5, 2**31, None)),
+        *(drawn(temperature) for temperature in (-0.1, float("nan"), 1e-46, 0.009, 101.0, 10**400, True, None, "1")),
+        *(drawn(1.0, top_k=top_k) for top_k in (-1, 0.5, 2**31, None)),
         *(Sampling(1.0, top_p=top_p) for top_p in (0.0, 1.01, float("nan"))),
-        *(Sampling(seed=seed) for seed in (-1, 2**64, 1.0)),
+        *(drawn(0.0, seed=seed) for seed in (-1, 2**64, 1.0)),
     ],
 )
 def test_values_out_of_range_are_refused(sampling: Sampling) -> None:
@@ -87,5 +94,5 @@ def test_values_out_of_range_are_refused(sampling: Sampling) -> None:
 
 
 def test_values_within_range_are_taken() -> None:
-    for sampling in (Sampling(), Sampling(0.01, 2**31 - 1, 1e-9, 2**64 - 1), Sampling(np.float32(0.8), np.int64(5), 1)):
+    for sampling in (Sampling(), Sampling(0.01, 2**31 - 1, 1e-9, 2**64 - 1), drawn(np.float32(0.8), np.int64(5), 1)):
         check_sampling(sampling)

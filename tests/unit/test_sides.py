@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import dataclasses
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eet_demo.declared import Limits
 from eet_demo.errors import RequestError
 from eet_demo.race.inputs import RaceModel, check_settings
 from eet_demo.records import Hardware, RaceSettings, as_json
@@ -35,7 +36,7 @@ OPTIONS = SideOptions("dummy", "", "cpu", "float32", "dense", 2, 1, 100)
 def asked_names(path: Path) -> Iterator[tuple[int, str]]:
     """(line, name) of every side's name that a module compares with, begins a text with, or keeps a table by."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        asked: list[ast.AST] = []
+        asked: Sequence[ast.expr] = []
         if isinstance(node, ast.Compare):
             asked = [node.left, *node.comparators]
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -112,9 +113,9 @@ def test_new_side_is_one_more_record(dummy: SideKind) -> None:
     assert isinstance(build_side(OPTIONS), DummySide)
     assert side_bytes(dataclasses.replace(OPTIONS, max_batch=3)) == 21
     assert parse_side("dummy:colour=red").kind is dummy
-    check_settings(RaceSettings("any", sides=("dummy", "dummy:colour=red")), allow_scripted=False)
+    check_settings(RaceSettings("any", sides=("dummy", "dummy:colour=red")), Limits())
     with pytest.raises(RequestError, match="dummy:size=1 has no such option"):
-        check_settings(RaceSettings("any", sides=("dummy:size=1", "engine")), allow_scripted=False)
+        check_settings(RaceSettings("any", sides=("dummy:size=1", "engine")), Limits())
     with pytest.raises(RequestError, match="dummy, dummy:OPTION=VALUE"):
         parse_side("unknown")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -126,7 +127,7 @@ def test_unwritable_names_what_the_vocabulary_lacks(real: Tokenizer) -> None:
 
 
 def test_chat_ids_equal_transformers(real: Tokenizer) -> None:
-    theirs = AutoTokenizer.from_pretrained(real.folder)
+    theirs: Any = AutoTokenizer.from_pretrained(real.folder)
     for messages in (
         [{"role": "user", "content": "Who are you? 🙂"}],
         [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
@@ -187,14 +188,14 @@ def test_template_gets_what_transformers_gives_it(tmp_path: Path) -> None:
         "{% break %}{% endfor %}"
         "{% if strftime_now is defined %}!{% endif %}"
     )
-    config = {
+    config: dict[str, object] = {
         "chat_template": template,
         "bos_token": {"__type": "AddedToken", "content": "<|im_start|>"},
         "eos_token": "<|im_end|>",
     }
     folder = folder_with(tmp_path, byte_level_tokenizer(331), config | {"tokenizer_class": "PreTrainedTokenizerFast"})
     messages = [{"role": "user", "content": "<é>"}]
-    theirs = AutoTokenizer.from_pretrained(folder).apply_chat_template(messages, add_generation_prompt=True)
+    theirs: Any = AutoTokenizer.from_pretrained(folder).apply_chat_template(messages, add_generation_prompt=True)
     assert Tokenizer(folder).chat(messages) == theirs["input_ids"]
 
 

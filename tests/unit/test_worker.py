@@ -80,10 +80,10 @@ def start() -> Iterator[Callable[[str], WorkerHandle]]:
 def test_worker_sends_every_token_once_with_stamps_in_order(start: Callable[[str], WorkerHandle]) -> None:
     handle = start("rate=2000,prefill_s=0.02,passes=2")
     handle.send(run_command(200, rows=2))
-    assert handle.busy
+    busy = handle.busy
     events: list[dict[str, Any]] = []
     finished = until(handle, "finished", events)
-    assert not handle.busy
+    assert (busy, handle.busy) == (True, False)
     kinds = [event["event"] for event in events]
     assert kinds[0] == "started"
     assert kinds.count("progress") == 2

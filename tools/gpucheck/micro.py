@@ -188,7 +188,7 @@ def streaming(
 def _uploader(launcher: Launcher, values: np.ndarray, dtype: DType, weights: WeightFormat) -> Callable[[], Matrix]:
     """Each call puts one more copy on the device; quantised on the host once."""
     if weights == "dense":
-        return lambda: upload_dense(launcher, values, dtype)  # type: ignore[arg-type]
+        return lambda: upload_dense(launcher, values, dtype)
     blocks = quantise_q8_0(values)
     return lambda: upload_blocks(launcher, blocks, weights)
 

@@ -49,10 +49,10 @@ def expected(loaded: Rig, q: Array, step: Step, sequences: list[tuple[Array, Arr
     spec, parts = loaded.spec, []
     for b, (keys, values) in enumerate(sequences):
         rows = slice(step.row_starts[b], step.row_starts[b + 1])
-        arrays = [array.astype(dtype) for array in (q[rows], keys, values)]
+        wide_q, wide_keys, wide_values = (array.astype(dtype) for array in (q[rows], keys, values))
         slopes = spec.alibi_slopes() if spec.positions[0] == "alibi" else None
         options = (spec.scale, spec.window(0), spec.attention_soft_cap, slopes)
-        parts.append(reference.attention(*arrays, step.positions[rows], *options))
+        parts.append(reference.attention(wide_q, wide_keys, wide_values, step.positions[rows], *options))
     return np.concatenate(parts)
 
 

@@ -49,7 +49,7 @@ def logits_of(executor: Executor, vocab_size: int) -> np.ndarray:
     """(9, vocab_size): last rows of a ragged prefill, of a mixture, and of a decode step to the last slot."""
     results = []
     for rows, cached in (([1, 20, 33], [0, 0, 0]), ([1, 1, 41], [1, 20, 33]), ([1, 1, 1], [2, 21, 74])):
-        step = step_of(rows, cached, wanted=np.cumsum(rows) - 1, vocab_size=vocab_size)
+        step = step_of(rows, cached, wanted=(np.cumsum(rows) - 1).tolist(), vocab_size=vocab_size)
         executor.run(step)
         results.append(executor.head(step.wanted).copy())
     return np.concatenate(results)
@@ -58,7 +58,7 @@ def logits_of(executor: Executor, vocab_size: int) -> np.ndarray:
 def reference_logits(rig: Rig, dtype: str) -> np.ndarray:
     plan = plan_memory(rig.program, ReferenceLayout(dtype), LIMITS)
     executor = ReferenceExecutor(rig.program, plan, dtype, formats=rig.checkpoint.formats)
-    executor.load(rig.checkpoint)  # type: ignore[arg-type]
+    executor.load(rig.checkpoint)
     return logits_of(executor, rig.spec.vocab_size)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 import time
@@ -112,7 +113,7 @@ def test_numbers_that_are_none_are_named_and_never_sampled_from() -> None:
     for debug, message in ((False, "logits of row 1 are NaN"), (True, r"layers\.0\.norm_mlp wrote NaN")):
         plan = plan_memory(program, CpuLayout(), LIMITS, guard_bytes=64 if debug else 0)
         executor = CpuExecutor(program, plan, EngineOptions(threads=2, debug=debug))
-        executor.load(checkpoint)  # type: ignore[arg-type]
+        executor.load(checkpoint)
         step = replace(step_of([3], wanted=[2]), sample_rows=int32([1]))
         assert 0 <= executor.run(step)[0] < spec.vocab_size
         executor.view("layers.0.mlp_norm.weight")[5] = np.nan
@@ -148,9 +149,7 @@ def test_closing_twice_is_closing_once() -> None:
 def test_guards_catch_a_write_past_a_block() -> None:
     with rig(llama(), 1) as loaded:
         residual = loaded.executor.view("residual")
-        beyond = np.ctypeslib.as_array(
-            (np.ctypeslib.ctypes.c_uint8 * 1).from_address(residual.ctypes.data + residual.nbytes)
-        )
+        beyond = np.ctypeslib.as_array((ctypes.c_uint8 * 1).from_address(residual.ctypes.data + residual.nbytes))
         beyond[0] ^= 0xFF
         with pytest.raises(AssertionError, match="ran past"):
             loaded.executor.run(step_of([3]))

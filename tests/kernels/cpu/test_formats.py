@@ -214,5 +214,5 @@ def test_values_beyond_float16_are_named() -> None:
     plan = plan_memory(program, CpuLayout(dtype="float16"), Limits(1, 8, 8))
     executor = CpuExecutor(program, plan, EngineOptions(threads=1), dtype="float16")
     with pytest.raises(NumericsError, match=r"down_proj.*65,504"):
-        executor.load(checkpoint)  # type: ignore[arg-type]
+        executor.load(checkpoint)
     executor.close()

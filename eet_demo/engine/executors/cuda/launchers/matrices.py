@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eet_demo.engine.blocks import BLOCK_BYTES, BLOCK_VALUES, WeightFormat, dequantise_planes, split_blocks
-from eet_demo.engine.executors.cuda.arrays import DeviceArray
+from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.compile.launch import Launcher, check_array
 from eet_demo.errors import UnsupportedError
 
@@ -66,7 +66,7 @@ def check_matrix(name: str, matrix: Matrix, dtype: str) -> None:
         check_array(name, matrix.values, (rows, columns // 2), "uint8")
 
 
-def upload_dense(launcher: Launcher, values: NDArray[Any], dtype: Literal["float32", "float16", "bfloat16"]) -> Matrix:
+def upload_dense(launcher: Launcher, values: NDArray[Any], dtype: DType) -> Matrix:
     rows, columns = values.shape
     return Matrix("dense", rows, columns, launcher.upload(values, dtype))
 
