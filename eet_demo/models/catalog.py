@@ -207,10 +207,11 @@ def local_folder(model: str, models_dir: Path) -> Path | None:
     if config_of(model) is not None:
         return Path(model)
     catalog = load_catalog()
-    places = [catalog[model].folder(models_dir)] if model in catalog else []
-    places.append(Path(model).expanduser())
-    if HUB_ID.fullmatch(model):
-        places.append(models_dir / hub_folder_name(model))
+    if model in catalog:  # and nowhere else: a folder of that name where the program was started is another model
+        places = [catalog[model].folder(models_dir)]
+    else:
+        places = [Path(model).expanduser()]
+        places += [models_dir / hub_folder_name(model)] if HUB_ID.fullmatch(model) else []
     return next((place for place in places if (place / "config.json").is_file()), None)
 
 

@@ -217,6 +217,16 @@ def test_local_folder_finds_each_kind_of_name(models_dir: Path, tmp_path: Path) 
     assert catalog.local_folder("smollm2-135m", tmp_path) is None
 
 
+def test_catalogue_id_is_no_folder_of_that_name_where_the_program_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gpt2").mkdir()
+    (tmp_path / "gpt2" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert catalog.local_folder("gpt2", tmp_path / "models") is None
+    assert catalog.local_folder("./gpt2", tmp_path / "models") == Path("gpt2")
+
+
 def test_resolve_gives_what_is_here(models_dir: Path) -> None:
     folder = models_dir / "smollm2-135m"
     assert resolve("smollm2-135m", models_dir) == folder
