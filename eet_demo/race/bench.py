@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from eet_demo.errors import EetError, UnsupportedError
 from eet_demo.race import parity
 from eet_demo.race.fits import decide
 from eet_demo.race.inputs import RaceModel, prompt_ids
-from eet_demo.race.job import LaneJob
+from eet_demo.race.job import LaneJob, StopSign
 from eet_demo.race.lane import Lane
 from eet_demo.race.resources import RaceResources
 from eet_demo.race.schedule import at_once
@@ -69,7 +68,7 @@ class Bench:
         rows = tuple(tuple(row) for row in prompts)
         self._request = RunRequest(rows, settings.new_tokens, settings.sampling, stop_ids)
         self._keep_workers = keep_workers
-        self._stop = threading.Event()
+        self._stop = StopSign()
         self._notes = self._model.notes + thread_notes(settings, resources.threads)
         self._lanes = self._build_lanes()
         self._samples: list[list[Sample]] = [[] for _ in self._lanes]

@@ -21,13 +21,24 @@ WARM_UP_TOKENS = 64
 WARM_UP_PROMPT_TOKENS = 1024
 
 
+class StopSign(threading.Event):
+    """Set once a race is to end early; `why` is what its page says."""
+
+    why = "stopped by the visitor"
+
+    def end(self, why: str) -> None:
+        """Ends the race for another reason than the visitor's."""
+        self.why = why
+        self.set()
+
+
 @dataclass(frozen=True)
 class LaneJob:
     """The work of one race.
 
     Args:
         post: takes one update for the page.
-        stop: set once the visitor pressed Stop.
+        stop: set once the race is to end: Stop was pressed, or its time is up.
         gpu: the one that CUDA uses here, whose memory is sampled too.
         full_warm_up: warm up with the whole prompt however long; else at most WARM_UP_PROMPT_TOKENS of each row.
         same_warm_up: warm up with the very request: on a GPU, graphs and compiled code are made for its lengths.
@@ -36,7 +47,7 @@ class LaneJob:
     request: RunRequest
     pool: WorkerPool
     post: Callable[[Update], None]
-    stop: threading.Event
+    stop: StopSign
     gpu: Gpu | None = None
     full_warm_up: bool = False
     same_warm_up: bool = False

@@ -143,7 +143,7 @@ class Lane:
             yield from steps
         except _Halted:
             self.over = True
-            self._state("stopped", "stopped by the visitor")
+            self._state("stopped", self._job.stop.why)
         except EetError as error:
             self.fail(error)
 

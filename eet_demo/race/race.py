@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Generator, Iterator
 from typing import Any
 
+from eet_demo.declared import LIMIT_VARIABLE
+from eet_demo.errors import StoppedError
 from eet_demo.models import catalog
 from eet_demo.race import parity
 from eet_demo.race.background import measure_between_races
 from eet_demo.race.fetching import Fetching
 from eet_demo.race.fits import Residency, decide
 from eet_demo.race.inputs import RaceModel, prompt_ids
-from eet_demo.race.job import LaneJob, Update, Waiting
+from eet_demo.race.job import LaneJob, StopSign, Update, Waiting
 from eet_demo.race.lane import Lane
 from eet_demo.race.resources import RaceResources
 from eet_demo.race.schedule import at_once, in_turn, together
@@ -35,7 +36,7 @@ class Race:
     def __init__(self, settings: RaceSettings, resources: RaceResources) -> None:
         self._settings = settings
         self._resources = resources
-        self._stop = threading.Event()
+        self._stop = StopSign()
         self._updates: list[Update] = []
         self._notes: list[str] = []
         self._told_notes: int | None = None  # None until the page knows of the race
@@ -54,10 +55,12 @@ class Race:
         (which side fits in memory, ...) comes as `notes`, always all of them; stopped before it has a model, a race
         has no result.
 
-        What stops one side alone is an `error` update. Closing the iterator stops the workers within 2 s.
+        What stops one side alone is an `error` update. Closing the iterator stops the workers within 2 s. So does the
+        end of its time, which begins with its turn: the result is of what there is then.
 
         Raises:
-            EetError: the race cannot begin: a bad request, an unknown model, no side that fits in memory.
+            EetError: the race cannot begin: a bad request, an unknown model or one that is not here in time, no side
+                that fits in memory.
         """
         self._resources.check(self._settings)
         if self._resources.background is not None:
@@ -69,7 +72,10 @@ class Race:
             yield self._take()
         try:
             due_s = time.perf_counter()
+            end_s = due_s + self._resources.limits.race_seconds
             for _ in self._steps():
+                if due_s > end_s and not self._stop.is_set():
+                    self._out_of_time()
                 yield self._take()
                 due_s = max(due_s + TICK_S, time.perf_counter())
                 time.sleep(max(0.0, due_s - time.perf_counter()))
@@ -78,6 +84,13 @@ class Race:
             self._abandon()
             self._resources.turn.release()
             measure_between_races(self._settings, self._model, self._resources)
+
+    def _out_of_time(self) -> None:
+        limit = f"{self._resources.limits.race_seconds:,} seconds ({LIMIT_VARIABLE}RACE_SECONDS)"
+        self._stop.end(f"out of time: a race may take {limit} here")
+        self._notes.append(self._stop.why)
+        if self._model is None:
+            raise StoppedError(f"The model was not here in time: a race may take {limit} here, and it is fetched on.")
 
     def _steps(self) -> Waiting:
         model = yield from self._open_model()

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eet_demo.errors import MemoryPlanError
+from eet_demo.declared import Limits
+from eet_demo.errors import MemoryPlanError, StoppedError
 from eet_demo.race import fetching
 from eet_demo.race import race as runner
 from eet_demo.race.fits import Residency
 from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
 from eet_demo.records import RaceSettings
+from eet_demo.results.trace import validate_trace
 
 SCRIPTED = ("scripted:rate=400", "scripted:rate=800")
 LATE = "each is loaded for its turn"
@@ -71,6 +74,32 @@ def test_stop_during_a_download_ends_quietly(
     assert len(set(map(str, said))) == len(said), "the same words are not said at every tick"
     assert [update["state"] for update in said[-2:]] == ["stopped", "stopped"]
     assert "fetching gpt2: downloading 25 %, in the background" in said[-1]["detail"]
+    assert race_resources.turn.acquire(blocking=False)
+    race_resources.turn.release()
+
+
+def test_a_race_that_takes_too_long_ends_with_what_there_is(race_resources: RaceResources) -> None:
+    race_resources.limits = replace(Limits(), race_seconds=1)
+    updates = list(updates_of(race_of(race_resources, new_tokens=900, sides=("scripted:rate=20", "scripted"))))
+    trace = validate_trace(updates[-1]["trace"])
+    assert [side["state"] for side in trace["sides"]] == ["stopped", "stopped"]
+    words = "out of time: a race may take 1 seconds (EET_DEMO_MAX_RACE_SECONDS) here"
+    assert words in trace["notes"]
+    assert [update["detail"] for update in updates if update.get("state") == "stopped"] == [words, words]
+    assert race_resources.turn.acquire(blocking=False)
+    race_resources.turn.release()
+
+
+def test_a_model_that_is_not_here_in_time_is_an_error_and_fetched_on(
+    race_resources: RaceResources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = threading.Event()
+    monkeypatch.setattr(fetching, "resolve", lambda *asked: fetched.wait(20))
+    race_resources.models_dir = tmp_path
+    race_resources.limits = replace(Limits(), race_seconds=1)
+    with pytest.raises(StoppedError, match=r"not here in time: .* 1 seconds \(EET_DEMO_MAX_RACE_SECONDS\)"):
+        list(updates_of(race_of(race_resources, model="gpt2")))
+    fetched.set()
     assert race_resources.turn.acquire(blocking=False)
     race_resources.turn.release()
 
