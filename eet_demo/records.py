@@ -43,7 +43,7 @@ class EngineOptions:
         prefill_chunk: rows of one prefill pass; None takes the executor's own (cpu 256, cuda 2048).
         debug: guard bytes between buffers, NaN in unwritten memory, and every op's output checked for NaN and infinity.
         quantised_activations: cpu, weights not dense: activations are rounded to 8 bits a block of 32 too.
-        packed_prefill: prompts of a batch share prefill passes; off, each prompt has passes of its own.
+        ragged_prefill: prompts of a batch share prefill passes; off, each prompt has passes of its own.
         shared_workspace: buffers that are never live at once share bytes of the workspace.
         graph: cuda and sim: a decode step is captured once in a CUDA graph and replayed.
         pdl: cuda: a kernel starts while its predecessor ends (programmatic dependent launch, sm_90 and later).
@@ -56,7 +56,7 @@ class EngineOptions:
     prefill_chunk: int | None = None
     debug: bool = False
     quantised_activations: bool = False
-    packed_prefill: bool = True
+    ragged_prefill: bool = True
     shared_workspace: bool = True
     graph: bool = True
     pdl: bool = True

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eet_demo.engine.blocks import BLOCK_BYTES, BLOCK_VALUES, WeightFormat, quantise_q8_0
+from eet_demo.engine.dtypes import from_bfloat16
 from eet_demo.engine.families import spec_from_config, unknown_tensors, weights_of
 from eet_demo.engine.gguf_weights import GgufWeights
 from eet_demo.engine.spec import ModelSpec
@@ -212,7 +213,7 @@ class Checkpoint:
                     raise CheckpointError(f"{entry.file.name} ends inside a tensor: the download is truncated")
                 done += count
         if entry.dtype == "BF16":
-            raw = (raw.astype(np.uint32) << 16).view(np.float32)
+            raw = from_bfloat16(raw)
         values: NDArray[np.float32] = raw.astype(np.float32, copy=False)
         return values
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import Any
 
 from eet_demo.engine.blocks import WeightFormat
+from eet_demo.engine.dtypes import REALS, real
 from eet_demo.engine.executors import Executor
 from eet_demo.engine.executors.cpu.executor import CpuExecutor, CpuLayout
 from eet_demo.engine.executors.reference.executor import ReferenceExecutor, ReferenceLayout
@@ -19,7 +20,7 @@ from eet_demo.records import EngineOptions
 Formats = Mapping[str, WeightFormat]
 """How each weight is stored, by canonical name (`Checkpoint.formats`)."""
 
-COMMON_OPTIONS = frozenset({"threads", "prefill_chunk", "debug", "packed_prefill", "shared_workspace"})
+COMMON_OPTIONS = frozenset({"threads", "prefill_chunk", "debug", "ragged_prefill", "shared_workspace"})
 """Options of every device; a device names those it knows beside them."""
 
 
@@ -46,25 +47,25 @@ def _reference(program: Program, plan: Plan, dtype: str, formats: Formats, optio
 
 
 def _cpu(program: Program, plan: Plan, dtype: str, formats: Formats, options: EngineOptions) -> Executor:
-    return CpuExecutor(program, plan, options, formats=formats, dtype=cast(Any, dtype))
+    return CpuExecutor(program, plan, options, formats=formats, dtype=real(dtype))
 
 
 def _cuda_layout(dtype: str, formats: Formats) -> Layout:
     from eet_demo.engine.executors.cuda.runtime.layout import CUBLAS_BYTES, CudaLayout
 
-    return CudaLayout(cast(Any, dtype), formats, CUBLAS_BYTES)
+    return CudaLayout(real(dtype), formats, CUBLAS_BYTES)
 
 
 def _sim_layout(dtype: str, formats: Formats) -> Layout:
     from eet_demo.engine.executors.cuda.runtime.layout import CudaLayout
 
-    return CudaLayout(cast(Any, dtype), formats)
+    return CudaLayout(real(dtype), formats)
 
 
 def _cuda(program: Program, plan: Plan, dtype: str, formats: Formats, options: EngineOptions) -> Executor:
     from eet_demo.engine.executors.cuda.runtime.devices import CudaDevice
 
-    return _on_device(program, plan, dtype, formats, options, lambda: CudaDevice(cast(Any, dtype), options))
+    return _on_device(program, plan, dtype, formats, options, lambda: CudaDevice(real(dtype), options))
 
 
 def _sim(program: Program, plan: Plan, dtype: str, formats: Formats, options: EngineOptions) -> Executor:
@@ -80,7 +81,7 @@ def _on_device(
     from eet_demo.engine.executors.cuda.runtime.executor import CudaExecutor
     from eet_demo.engine.executors.cuda.runtime.layout import CudaLayout
 
-    return CudaExecutor(program, plan, CudaLayout(cast(Any, dtype), formats), formats, options, device)
+    return CudaExecutor(program, plan, CudaLayout(real(dtype), formats), formats, options, device)
 
 
 def _cuda_memory() -> int:
@@ -89,7 +90,6 @@ def _cuda_memory() -> int:
     return free_memory_bytes()
 
 
-CUDA_DTYPES = ("float32", "float16", "bfloat16")
 CUDA_OPTIONS = frozenset({"graph", "prefetch", "split_kv"})
 
 DEVICES = {
@@ -105,16 +105,16 @@ DEVICES = {
         ("float32", "bfloat16", "float16"),
         ("dense", "q8_0", "packed"),
         256,
-        lambda dtype, formats: CpuLayout(formats, cast(Any, dtype)),
+        lambda dtype, formats: CpuLayout(formats, real(dtype)),
         _cpu,
         available_memory_bytes,
         frozenset({"quantised_activations"}),
     ),
     "cuda": DeviceKind(
-        CUDA_DTYPES, ("dense", "q8_0", "packed"), 2048, _cuda_layout, _cuda, _cuda_memory, CUDA_OPTIONS | {"pdl"}
+        REALS, ("dense", "q8_0", "packed"), 2048, _cuda_layout, _cuda, _cuda_memory, CUDA_OPTIONS | {"pdl"}
     ),
     "sim": DeviceKind(
-        CUDA_DTYPES, ("dense", "q8_0", "packed"), 2048, _sim_layout, _sim, available_memory_bytes, CUDA_OPTIONS
+        REALS, ("dense", "q8_0", "packed"), 2048, _sim_layout, _sim, available_memory_bytes, CUDA_OPTIONS
     ),
 }
 

@@ -64,9 +64,9 @@ class _Built:
 class Engine:
     """One model on one device. Not shared between threads: one generation at a time, else EngineBusyError."""
 
-    def __init__(self, executor: Executor, built: _Built, packed_prefill: bool = True) -> None:
+    def __init__(self, executor: Executor, built: _Built, ragged_prefill: bool = True) -> None:
         """Use `from_pretrained`."""
-        self._packed_prefill, self._checkpoint = packed_prefill, built.checkpoint
+        self._ragged_prefill, self._checkpoint = ragged_prefill, built.checkpoint
         self._executor, self._program, self._plan = executor, built.program, built.plan
         self._weight_bytes, self._element = built.weight_bytes, built.element
         self._door = Door()
@@ -114,7 +114,7 @@ class Engine:
         built = _build(cls.locate(model), kind, dtype, weights, max_batch, max_context, options)
         built.plan.check_fits(kind.available_bytes())
         executor = kind.executor(built.program, built.plan, dtype, built.checkpoint.formats, options)
-        return cls(executor, built, options.packed_prefill)
+        return cls(executor, built, options.ragged_prefill)
 
     def load(self) -> None:
         """Reads the weights of an engine that was only built; whatever keeps it from that also closes the engine.
@@ -265,7 +265,7 @@ class Engine:
     ) -> Generator[StepTokens]:
         total = cursor.prompt_tokens
         done = 0
-        for step in prefill_steps(cursor, self._plan.limits.rows, self._packed_prefill):
+        for step in prefill_steps(cursor, self._plan.limits.rows, self._ragged_prefill):
             cursor.accept(step, self._executor.run(step), stop)
             done += step.rows
             if on_prefill:
@@ -283,7 +283,7 @@ class Engine:
 
     def _logits(self, cursor: Cursor, last_only: bool) -> Generator[tuple[int, int, Float32]]:
         group = self._plan.limits.logit_rows
-        for step in prefill_steps(cursor, self._plan.limits.rows, self._packed_prefill):
+        for step in prefill_steps(cursor, self._plan.limits.rows, self._ragged_prefill):
             self._executor.run(without_head(step))
             for b in range(step.batch):
                 first, stop = int(step.row_starts[b]), int(step.row_starts[b + 1])

@@ -1,4 +1,4 @@
-"""From a request to the executor's steps: packed prefill passes, then one decode step after another."""
+"""From a request to the executor's steps: prefill passes over ragged rows, then one decode step after another."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ class Cursor:
             self.ended[row] = token in stop
 
 
-def prefill_steps(cursor: Cursor, max_rows: int, packed: bool = True) -> Iterator[Step]:
-    """Passes of at most `max_rows` packed rows over all prompts; a prompt's last row is wanted in its own pass.
+def prefill_steps(cursor: Cursor, max_rows: int, ragged: bool = True) -> Iterator[Step]:
+    """Passes of at most `max_rows` rows over all prompts; a prompt's last row is wanted in its own pass.
 
-    Not `packed`, a pass holds rows of one prompt only.
+    Not `ragged`, a pass holds rows of one prompt only.
     """
     row = offset = 0
     while row < len(cursor.prompts):
         spans: list[tuple[int, int, int]] = []
         room = max_rows
-        while room and row < len(cursor.prompts) and (packed or not spans):
+        while room and row < len(cursor.prompts) and (ragged or not spans):
             stop = min(len(cursor.prompts[row]), offset + room)
             spans.append((row, offset, stop))
             room -= stop - offset

@@ -16,6 +16,7 @@ from eet_demo.engine.program import LOGITS, RESIDUAL, TOKEN_IDS, Op, Program
 from eet_demo.engine.weights import Weight
 from eet_demo.errors import MemoryPlanError
 from eet_demo.records import MemoryReport
+from eet_demo.sizes import round_up, size_text
 
 ALIGNMENT = 64
 """Bytes: a cache line, and enough for every vector load."""
@@ -31,7 +32,7 @@ class Limits:
 
     @property
     def rows(self) -> int:
-        """Most packed rows in one pass: a chunk, or one token for each sequence."""
+        """Most rows in one pass: a chunk, or one token for each sequence."""
         return max(self.max_batch, min(self.prefill_chunk, self.max_batch * self.max_context))
 
     @property
@@ -113,9 +114,10 @@ class Plan:
         if self.total_bytes > available_bytes:
             report = self.report
             raise MemoryPlanError(
-                f"needs {self.total_bytes:,} bytes ({_gib(self.total_bytes)}): weights {_gib(report.weights_bytes)}, "
-                f"KV cache {_gib(report.kv_cache_bytes)}, workspace {_gib(report.workspace_bytes)}; "
-                f"available are {_gib(available_bytes)}. Choose a smaller model, context or batch."
+                f"needs {self.total_bytes:,} bytes ({size_text(self.total_bytes)}): "
+                f"weights {size_text(report.weights_bytes)}, KV cache {size_text(report.kv_cache_bytes)}, "
+                f"workspace {size_text(report.workspace_bytes)}; "
+                f"available are {size_text(available_bytes)}. Choose a smaller model, context or batch."
             )
 
     def table(self) -> str:
@@ -226,8 +228,4 @@ def _first_fit(blocks: Sequence[Block], guard_bytes: int) -> list[Block]:
 
 
 def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**29 else f"{size / 2**20:.1f} MiB"
+    return round_up(size, ALIGNMENT)

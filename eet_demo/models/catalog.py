@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
+from eet_demo.engine.dtypes import DTYPE_BYTES
 from eet_demo.engine.shapes import config_of
 from eet_demo.errors import CheckpointError, RequestError, UnsupportedError
 from eet_demo.paths import ASSETS
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 CATALOG_PATH = ASSETS / "models.toml"
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Of one value, by dtype."""
 
 _ID = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")

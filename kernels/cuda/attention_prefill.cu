@@ -1,4 +1,4 @@
-// attention_prefill: causal attention of packed prompt rows over the KV cache, k and v of these rows already in it.
+// attention_prefill: causal attention of ragged prompt rows over the KV cache, k and v of these rows already in it.
 //
 //     out[r][h] = softmax_s(score(r, h, s)) values[h'][s],  s <= slot(r), s > slot(r) - window,  h' = h / (num_heads / num_kv_heads)
 //     score = cap(scale * q[r][h] . keys[h'][s]) - slopes[h] * (slot(r) - s),  cap(x) = soft_cap * tanh(x / soft_cap)

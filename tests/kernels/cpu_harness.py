@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from eet_demo.engine.blocks import BLOCK_BYTES, BLOCK_VALUES, WeightFormat, dequantise
 from eet_demo.engine.checkpoint import POSITIONS, Checkpoint, RawBlock, RowBlock
+from eet_demo.engine.dtypes import Real, from_bfloat16
 from eet_demo.engine.executors import Step
 from eet_demo.engine.executors.cpu.executor import CpuExecutor, rounded
-from eet_demo.engine.executors.cpu.layout import PANEL, CpuLayout, DenseType
+from eet_demo.engine.executors.cpu.layout import PANEL, CpuLayout
 from eet_demo.engine.families import weights_of
 from eet_demo.engine.plan import Limits, plan_memory
 from eet_demo.engine.program import Op, build_program
@@ -82,12 +83,12 @@ def random_blocks(rng: np.random.Generator, rows: int, columns: int, format: Wei
     return raw.reshape(rows, -1)
 
 
-def held(values: Array, dtype: DenseType) -> Array:
+def held(values: Array, dtype: Real) -> Array:
     """The nearest float32 that `dtype` holds too."""
     if dtype == "float32":
         return values
     bits = rounded(values, dtype)
-    return bits.view(np.float16).astype(np.float32) if dtype == "float16" else (bits.astype(np.uint32) << 16).view("f4")
+    return bits.view(np.float16).astype(np.float32) if dtype == "float16" else from_bfloat16(bits)
 
 
 class RandomCheckpoint(Checkpoint):
@@ -96,9 +97,7 @@ class RandomCheckpoint(Checkpoint):
     Matrices are stored in `format` where their columns fill its blocks; they hold numbers that `dtype` holds.
     """
 
-    def __init__(
-        self, spec: ModelSpec, seed: int, format: WeightFormat = "dense", dtype: DenseType = "float32"
-    ) -> None:
+    def __init__(self, spec: ModelSpec, seed: int, format: WeightFormat = "dense", dtype: Real = "float32") -> None:
         rng = np.random.default_rng(seed)
         self._parts: dict[str, list[Array]] = {}
         self._raw: dict[str, list[Array]] = {}
@@ -147,7 +146,7 @@ class Rig:
         flags: Sequence[str] = (),
         format: WeightFormat = "dense",
         quantised_activations: bool = False,
-        dtype: DenseType = "float32",
+        dtype: Real = "float32",
     ) -> None:
         self.spec, self.limits = spec, limits
         self.program = build_program(spec)

@@ -1,4 +1,4 @@
-"""Packed rows of several sequences and a cache full of noise, for the kernels that take them."""
+"""Ragged rows of several sequences and a cache full of noise, for the kernels that take them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.compile.launch import Launcher
-from eet_demo.engine.executors.cuda.launchers.packed_rows import PackedRows
+from eet_demo.engine.executors.cuda.launchers.ragged_rows import RaggedRows
 from tests.kernels.harness import rounded
 
 
@@ -39,8 +39,8 @@ class Ragged:
     def arrays(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
         return self.row_starts, np.array(self.cache_rows, np.int32), np.array(self.starts, np.int32)
 
-    def upload(self, device: Launcher) -> PackedRows:
-        return PackedRows(*(device.upload(array, "int32") for array in self.arrays))
+    def upload(self, device: Launcher) -> RaggedRows:
+        return RaggedRows(*(device.upload(array, "int32") for array in self.arrays))
 
 
 def noise(random: np.random.Generator, shape: tuple[int, ...], dtype: DType) -> NDArray[np.float32]:

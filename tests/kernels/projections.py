@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.compile.launch import Launcher
-from eet_demo.engine.executors.cuda.launchers.norms import NormWeights
+from eet_demo.engine.executors.cuda.launchers.norms import NormKind, NormWeights
 from eet_demo.engine.executors.reference import kernels as reference
 
 EPS = 1e-5
 TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-NormKind = Literal["none", "layer", "rms"]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 
 from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.launchers.add_norm import add_norm
-from eet_demo.engine.executors.cuda.launchers.embed import NormKind
+from eet_demo.engine.executors.cuda.launchers.norms import NormKind
 from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.engine.executors.reference import many_rows as reference_many_rows
 from eet_demo.errors import UnsupportedError

@@ -239,7 +239,7 @@ def test_attention_decode_offsets_are_64_bits_wide() -> None:
 
 def test_attention_decode_names_what_it_lacks() -> None:
     for head_dim in (111, 264):
-        with pytest.raises(UnsupportedError, match="multiples of 8"):
+        with pytest.raises(UnsupportedError, match="multiple of 8"):
             instance("float32", head_dim, 1, False, "split")
     with pytest.raises(UnsupportedError, match="whole number"):
         head_tiling(9, 2)

@@ -170,12 +170,12 @@ def test_attention_prefill_offsets_are_64_bits_wide() -> None:
     device, heads, rows = launcher("plain"), (3, 1, 128), Ragged((20,), (0,), (139,))
     (keys, host_keys), (values, host_values) = (reserve((140, 1, 131072, 128)) for _ in range(2))
     qkv = rng(1).standard_normal((20, 640)).astype(np.float16)
-    positions, packed = device.upload(rows.positions, "int32"), rows.upload(device)
+    positions, ragged = device.upload(rows.positions, "int32"), rows.upload(device)
     q, out = (device.empty((20, 384), "float16") for _ in range(2))
-    qkv_post(device, device.upload(qkv, "float16"), positions, packed, dtype="float16", keys=keys, values=values, out=q)
+    qkv_post(device, device.upload(qkv, "float16"), positions, ragged, dtype="float16", keys=keys, values=values, out=q)
     assert_equal(host_keys[139, 0, :20], qkv[:, 384:512], "keys")
     assert_equal(host_values[139, 0, :20], qkv[:, 512:], "values")
-    attention_prefill(device, q, keys, values, packed, dtype="float16", longest=20, scale=0.1, out=out)
+    attention_prefill(device, q, keys, values, ragged, dtype="float16", longest=20, scale=0.1, out=out)
     own = (np.array([0, 20]), np.array([0]), np.array([0]))
     wide = qkv.astype(np.float64)
     k, v = (wide[None, None, :, start : start + 128] for start in (384, 512))
@@ -207,7 +207,7 @@ def test_attention_prefill_refuses_what_it_cannot_do() -> None:
         run("plain", one, (1, 1, 264), "float32")
     with pytest.raises(UnsupportedError, match="evenly"):
         run("plain", one, (3, 2, 8), "float32")
-    with pytest.raises(UnsupportedError, match="window 0"):
+    with pytest.raises(UnsupportedError, match="a window of 0 slots"):
         run("plain", one, (1, 1, 8), "float32", window=0)
     device = launcher("plain")
     q, cache = device.empty((1, 8), "bfloat16"), device.empty((1, 1, 1, 8), "bfloat16")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.launchers.embed import NormKind, embed
+from eet_demo.engine.executors.cuda.launchers.embed import embed
 from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
+from eet_demo.engine.executors.cuda.launchers.norms import NormKind
 from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.errors import UnsupportedError
 from tests.kernels.harness import (

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.launchers.embed import NormKind
 from eet_demo.engine.executors.cuda.launchers.last_rows import last_rows
+from eet_demo.engine.executors.cuda.launchers.norms import NormKind
 from eet_demo.engine.executors.reference import many_rows as reference_many_rows
 from eet_demo.errors import UnsupportedError
 from tests.kernels.harness import ALL_MODES, DTYPES, assert_as_close_as_torch, assert_equal, launcher, rng, rounded

@@ -7,11 +7,11 @@ import pytest
 
 from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.launchers.norm_add import norm_add
-from eet_demo.engine.executors.cuda.launchers.norms import NormWeights
+from eet_demo.engine.executors.cuda.launchers.norms import NormKind, NormWeights
 from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.errors import UnsupportedError
 from tests.kernels.harness import ALL_MODES, DTYPES, assert_float32_close, launcher, rng, rounded
-from tests.kernels.projections import NormKind, make_norm
+from tests.kernels.projections import make_norm
 
 
 def run(

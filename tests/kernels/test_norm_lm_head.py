@@ -11,7 +11,7 @@ import torch
 from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat, upload_dense
 from eet_demo.engine.executors.cuda.launchers.norm_lm_head import Candidates, instance, norm_lm_head
-from eet_demo.engine.executors.cuda.launchers.norms import NO_NORM
+from eet_demo.engine.executors.cuda.launchers.norms import NO_NORM, NormKind
 from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.errors import UnsupportedError
 from tests.kernels.harness import (
@@ -25,7 +25,7 @@ from tests.kernels.harness import (
     rng,
     rounded,
 )
-from tests.kernels.projections import NormKind, make_norm, to_numpy, torch_linear
+from tests.kernels.projections import make_norm, to_numpy, torch_linear
 
 RESIDUAL_ROWS = 19
 

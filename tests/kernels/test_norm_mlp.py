@@ -9,6 +9,7 @@ import torch
 from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
 from eet_demo.engine.executors.cuda.launchers.norm_mlp import norm_mlp
+from eet_demo.engine.executors.cuda.launchers.norms import NormKind
 from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.engine.spec import Activation
 from eet_demo.errors import UnsupportedError
@@ -23,7 +24,7 @@ from tests.kernels.harness import (
     rng,
     rounded,
 )
-from tests.kernels.projections import NormKind, make_norm, to_numpy, torch_linear
+from tests.kernels.projections import make_norm, to_numpy, torch_linear
 
 TORCH_ACTIVATION = {
     "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),

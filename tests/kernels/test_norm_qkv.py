@@ -15,8 +15,8 @@ from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.compile.launch import Launcher
 from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
 from eet_demo.engine.executors.cuda.launchers.norm_qkv import QkScratch, norm_qkv
-from eet_demo.engine.executors.cuda.launchers.packed_rows import PackedRows
-from eet_demo.engine.executors.cuda.launchers.qkv_post import QkNorm
+from eet_demo.engine.executors.cuda.launchers.norms import NormKind, QkNorm
+from eet_demo.engine.executors.cuda.launchers.ragged_rows import RaggedRows
 from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.errors import UnsupportedError
 from tests.kernels.harness import (
@@ -30,7 +30,7 @@ from tests.kernels.harness import (
     rng,
     rounded,
 )
-from tests.kernels.projections import EPS, TORCH, HostNorm, NormKind, make_norm, to_numpy, torch_linear
+from tests.kernels.projections import EPS, TORCH, HostNorm, make_norm, to_numpy, torch_linear
 
 MAX_BATCH = 5
 
@@ -88,7 +88,7 @@ def run(mode: str, case: Case) -> tuple[Result, Result, Result]:
     options, counters = qk_options(device, case, q_norm, k_norm, total)
     norm_qkv(
         device, device.upload(residual, "float32"), norm.upload(device), matrix, device.upload(positions, "int32"),
-        packed(device, case), dtype=case.dtype, keys=keys, values=values, out=out,
+        ragged(device, case), dtype=case.dtype, keys=keys, values=values, out=out,
         bias=None if b is None else device.upload(b, case.dtype),
         frequencies=None if frequencies is None else device.upload(frequencies, "float32"),
         interleaved=case.pairs == "interleaved", **options,
@@ -108,11 +108,11 @@ def run(mode: str, case: Case) -> tuple[Result, Result, Result]:
     return actual, expected, by_torch
 
 
-def packed(device: Launcher, case: Case) -> PackedRows:
+def ragged(device: Launcher, case: Case) -> RaggedRows:
     starts = np.concatenate([[0], np.cumsum(case.rows)]).astype(np.int32)
     rows = np.array(case.cache_rows[: len(case.rows)], np.int32)
     filled = np.array(case.starts, np.int32)
-    return PackedRows(*(device.upload(array, "int32") for array in (starts, rows, filled)))
+    return RaggedRows(*(device.upload(array, "int32") for array in (starts, rows, filled)))
 
 
 def qk_options(
@@ -259,6 +259,6 @@ def test_norm_qkv_refuses_a_scratch_without_a_norm() -> None:
     positions = device.upload(np.zeros(2), "int32")
     with pytest.raises(ValueError, match="together"):
         norm_qkv(
-            device, *arguments, positions, packed(device, case), dtype="float32", keys=cache, values=cache,
+            device, *arguments, positions, ragged(device, case), dtype="float32", keys=cache, values=cache,
             out=device.empty((2, 32), "float32"), scratch=options["scratch"],
         )  # fmt: skip

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from eet_demo.engine.executors.cuda.arrays import DType
-from eet_demo.engine.executors.cuda.launchers.embed import NormKind
-from eet_demo.engine.executors.cuda.launchers.qkv_post import QkNorm, qkv_post
+from eet_demo.engine.executors.cuda.launchers.norms import NormKind, QkNorm
+from eet_demo.engine.executors.cuda.launchers.qkv_post import qkv_post
 from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.engine.executors.reference import many_rows as reference_many_rows
 from eet_demo.errors import UnsupportedError
@@ -93,15 +93,14 @@ def run(
         ("keys", keys, device.download(device_keys), k, by_torch[1]),
         ("values", values, device.download(device_values), v, by_torch[2]),
     ):
-        written = [
-            after[cache_row][:, first : first + own.stop - own.start].transpose(1, 0, 2)
-            for own, cache_row, first in reference_many_rows.sequences(*ragged.arrays)
-        ]
+        expected, written = before.copy(), []
+        for own, cache_row, first in reference_many_rows.sequences(*ragged.arrays):
+            slots = slice(first, first + own.stop - own.start)
+            written.append(after[cache_row][:, slots].transpose(1, 0, 2))
+            expected[cache_row][:, slots] = after[cache_row][:, slots]
         assert_as_close_as_torch(np.concatenate(written), part, torch_part, f"{name} {context}")
         if name == "values" and not bias:
             assert_equal(np.concatenate(written), part.astype(np.float32), f"{name} {context}")
-        expected = before.copy()
-        reference_many_rows.append_packed(expected, np.concatenate(written), *ragged.arrays)
         assert_equal(after, expected, f"{name} around what is written, {context}")
 
 

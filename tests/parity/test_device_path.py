@@ -35,7 +35,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "no-prefetch": {"prefetch": False},
     "no-split": {"split_kv": "off"},
     "stream": {"split_kv": "stream"},
-    "a-prompt-a-pass": {"packed_prefill": False},
+    "a-prompt-a-pass": {"ragged_prefill": False},
     "own-workspace": {"shared_workspace": False},
     "passes-of-5": {"prefill_chunk": 5},
     "debug": {"debug": True},

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "eet_demo"
 
 RANKS = (
     ("errors",),
-    ("paths",),
+    ("paths", "sizes"),
     ("files",),
     ("declared",),
     ("records",),

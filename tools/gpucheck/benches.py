@@ -88,14 +88,14 @@ def contexts(shape: str, short: int, long: int) -> Callable[[Context], Record]:
 def switches(shape: str, **work: Any) -> Callable[[Context], Record]:
     """A part: the engine with each of SWITCHES, and the time a token of each over that of the plain engine.
 
-    `packed_prefill=off` shows in the prefill of a ragged batch alone, so it has a bench of its own.
+    `ragged_prefill=off` shows in the prefill of a ragged batch alone, so it has a bench of its own.
     """
 
     def run(context: Context) -> Record:
         with machine() as resources:
             sides = ("engine", *(f"engine:{switch}" for switch in SWITCHES))
             found = bench(context, resources, shape, sides, SHORT | work)
-            apart = ("engine", "engine:packed_prefill=off")
+            apart = ("engine", "engine:ragged_prefill=off")
             ragged = bench(context, resources, shape, apart, prefill(shape) | RAGGED)
         slower = _over_plain(found, "tpot_ms") | _over_plain(ragged, "ttft_ms")
         return {"decode": found, "ragged_prefill": ragged, "slower_by": slower}

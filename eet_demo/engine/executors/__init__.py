@@ -21,7 +21,7 @@ ENDED = -1
 
 @dataclass(frozen=True)
 class Step:
-    """One pass over the program: a packed, unpadded run of tokens of one or more sequences.
+    """One pass over the program: the tokens of one or more sequences, one after the other without pads.
 
     Sequence `b` of the step owns rows `row_starts[b] .. row_starts[b + 1]`; they go to the cache slots from
     `cache_starts[b]` on, of cache row `cache_rows[b]`; a token's slot is its position. No pads, no masks.
@@ -29,9 +29,9 @@ class Step:
     Args:
         token_ids: (rows,) int32.
         positions: (rows,) int32.
-        row_starts: (batch + 1,) int32, cumulative rows.
+        row_starts: (batch + 1,) int32, cumulative rows; FlashAttention's cu_seqlens.
         cache_rows: (batch,) int32, row of the KV cache.
-        cache_starts: (batch,) int32, slots filled before this step.
+        cache_starts: (batch,) int32, slots filled before this step; its cache_seqlens.
         wanted: (n,) int32, the rows that get logits and a sampled token; may be empty in a prefill pass.
         sample_rows: (n,) int32, the request's row of each wanted row: the Philox counter's third word.
         sample_steps: (n,) int32, tokens this request's row has generated: the counter's second word.

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from eet_demo.engine.blocks import WeightFormat
+from eet_demo.engine.dtypes import Real
 from eet_demo.engine.executors import Executor
-from eet_demo.engine.executors.cpu.layout import DenseType
 from eet_demo.engine.executors.reference.executor import ReferenceExecutor, ReferenceLayout
 from eet_demo.engine.plan import Limits, plan_memory
 from eet_demo.machine.hardware import cpu_features
@@ -71,7 +71,7 @@ def reference_logits(rig: Rig, dtype: str) -> np.ndarray:
         *(("gpt2", "dense", dtype) for dtype in ("float16", "bfloat16")),
     ],
 )
-def test_build_agrees_with_the_reference(name: str, build: str, format: WeightFormat, dtype: DenseType) -> None:
+def test_build_agrees_with_the_reference(name: str, build: str, format: WeightFormat, dtype: Real) -> None:
     """Quantised and halved weights against what they stand for: float32's accuracy, whatever the instructions."""
     rig = Rig(SPECS[name], LIMITS, threads=2, flags=builds()[build], format=format, dtype=dtype)
     try:

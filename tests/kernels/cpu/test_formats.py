@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from eet_demo.engine.blocks import WeightFormat
+from eet_demo.engine.dtypes import Real
 from eet_demo.engine.executors.cpu.executor import CpuExecutor, rounded
-from eet_demo.engine.executors.cpu.layout import CpuLayout, DenseType
+from eet_demo.engine.executors.cpu.layout import CpuLayout
 from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.engine.families import weights_of
 from eet_demo.engine.plan import Limits, plan_memory
@@ -168,7 +169,7 @@ def test_quantised_activations_need_quantised_weights() -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", list(SPECS))
-def test_halves_are_widened_exactly(name: str, dtype: DenseType) -> None:
+def test_halves_are_widened_exactly(name: str, dtype: Real) -> None:
     with rig(SPECS[name], 2, dtype=dtype) as loaded:
         for rows in (1, 2, 3, 7, 16, 17, 200):
             for source in ("attention", "hidden"):
@@ -185,7 +186,7 @@ def test_halves_are_widened_exactly(name: str, dtype: DenseType) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_halves_same_bits_for_any_threads_and_rows(dtype: DenseType) -> None:
+def test_halves_same_bits_for_any_threads_and_rows(dtype: Real) -> None:
     rng = np.random.default_rng(0)
     x, residual = spread(rng, (40, 1536)), rng.normal(size=(40, 576)).astype(np.float32)
     results = []
@@ -197,7 +198,7 @@ def test_halves_same_bits_for_any_threads_and_rows(dtype: DenseType) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_halves_are_rounded_as_torch_rounds(dtype: DenseType) -> None:
+def test_halves_are_rounded_as_torch_rounds(dtype: Real) -> None:
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     values = (rng.normal(size=5000) * 10.0 ** rng.integers(-6, 4, 5000)).astype(np.float32)

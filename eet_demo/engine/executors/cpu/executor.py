@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from eet_demo.engine import program as p
 from eet_demo.engine.blocks import BLOCK_BYTES, WeightFormat, row_bytes
 from eet_demo.engine.checkpoint import POSITIONS, Checkpoint
+from eet_demo.engine.dtypes import Real, to_bfloat16
 from eet_demo.engine.executors import Float32, Int32, Step
 from eet_demo.engine.executors.cpu import records
 from eet_demo.engine.executors.cpu.compiler import library
-from eet_demo.engine.executors.cpu.layout import CpuLayout, DenseType, destinations
+from eet_demo.engine.executors.cpu.layout import CpuLayout, destinations
 from eet_demo.engine.executors.cpu.lowering import Constants, Lowering, lower_model
 from eet_demo.engine.executors.host_arena import HostArena
 from eet_demo.engine.families import weights_of
@@ -47,7 +48,7 @@ class CpuExecutor:
         cache: Path | None = None,
         flags: Sequence[str] = (),
         formats: Mapping[str, WeightFormat] = MappingProxyType({}),
-        dtype: DenseType = "float32",
+        dtype: Real = "float32",
     ) -> None:
         """Compiles at first use into `cache` (None: the usual one), with `flags` beside the usual (a sanitizer's, say).
 
@@ -174,7 +175,7 @@ class CpuExecutor:
             if (format := self._layout.format_of(weight.name)) in BLOCK_BYTES:
                 self._load_blocks(checkpoint, weight, cast(WeightFormat, format))
             else:
-                self._load_panels(checkpoint, weight, cast(DenseType, format))
+                self._load_panels(checkpoint, weight, cast(Real, format))
             return
         target = self._arena.view(weight.name, np.float32)
         if weight.name == POSITIONS:
@@ -190,7 +191,7 @@ class CpuExecutor:
             rows: NDArray[np.int32] = places[block.part][block.start : block.start + len(values)]
             target[rows] = values
 
-    def _load_panels(self, checkpoint: Checkpoint, weight: Weight, dtype: DenseType) -> None:
+    def _load_panels(self, checkpoint: Checkpoint, weight: Weight, dtype: Real) -> None:
         target = self._arena.view(weight.name, np.float32 if dtype == "float32" else np.uint16)
         if target.size != weight.rows * weight.columns:
             target[:] = 0  # the rows that pad
@@ -218,15 +219,14 @@ class CpuExecutor:
             )
 
 
-def rounded(values: Float32, dtype: DenseType) -> NDArray[Any]:
+def rounded(values: Float32, dtype: Real) -> NDArray[Any]:
     """The values in `dtype`, to nearest, ties to even: float32 as they are, the bits of the others as uint16."""
     if dtype == "float32":
         return values
     if dtype == "float16":
         with np.errstate(over="ignore"):
             return values.astype(np.float16).view(np.uint16)
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+    return to_bfloat16(values)
 
 
 def _pieces(options: EngineOptions, formats: Mapping[str, WeightFormat]) -> int:

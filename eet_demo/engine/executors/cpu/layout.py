@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from eet_demo.engine import program as p
 from eet_demo.engine.blocks import BLOCK_BYTES, BLOCK_VALUES, WeightFormat, row_bytes
 from eet_demo.engine.checkpoint import POSITIONS
-from eet_demo.engine.plan import Limits
+from eet_demo.engine.dtypes import Real
+from eet_demo.engine.plan import ALIGNMENT, Limits
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.engine.weights import Weight
+from eet_demo.sizes import ceil_div, round_up
 
-DenseType = Literal["float32", "float16", "bfloat16"]
-Stored = Literal["float32", "float16", "bfloat16", "q8_0", "q4_0", "q4_1"]
+Stored = Real | Literal["q8_0", "q4_0", "q4_1"]
 """How a matrix lies in the arena."""
 
 PANEL = 16
@@ -35,7 +36,7 @@ ACTIVATION_BLOCK_BYTES = 112
 
 def padded(rows: int) -> int:
     """Rows rounded up to whole panels."""
-    return -(-rows // PANEL) * PANEL
+    return round_up(rows, PANEL)
 
 
 class CpuLayout:
@@ -45,9 +46,7 @@ class CpuLayout:
     kv_bytes = FLOAT
     library_bytes = 0
 
-    def __init__(
-        self, formats: Mapping[str, WeightFormat] = MappingProxyType({}), dtype: DenseType = "float32"
-    ) -> None:
+    def __init__(self, formats: Mapping[str, WeightFormat] = MappingProxyType({}), dtype: Real = "float32") -> None:
         self.formats, self.dtype = formats, dtype
 
     def format_of(self, matrix: str) -> Stored:
@@ -82,7 +81,7 @@ class CpuLayout:
         if isinstance(op, p.NormAdd):
             return _lines(FLOAT * limits.rows * op.hidden_size)
         if isinstance(op, p.Attention):
-            chunks = -(-limits.max_context // CHUNK)
+            chunks = ceil_div(limits.max_context, CHUNK)
             return _lines(FLOAT * limits.max_batch * op.spec.num_heads * chunks * (op.spec.head_dim + PARTIAL_HEAD))
         if isinstance(op, p.NormMlp):
             return _lines(FLOAT * limits.rows * op.up.in_features)
@@ -98,7 +97,7 @@ class CpuLayout:
 
 def _lines(size: int) -> int:
     """Bytes rounded up to whole cache lines."""
-    return -(-size // 64) * 64
+    return round_up(size, ALIGNMENT)
 
 
 def packed_rows(weight: Weight) -> int:

@@ -9,11 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-DType = Literal["float32", "float16", "bfloat16", "int8", "uint8", "int32", "uint32", "int64", "uint64"]
+from eet_demo.engine.dtypes import DTYPE_BYTES, Real, from_bfloat16, to_bfloat16
 
-ITEMSIZE: dict[str, int] = {
-    "float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8,
-}  # fmt: skip
+DType = Real | Literal["int8", "uint8", "int32", "uint32", "int64", "uint64"]
 
 CPP_NAME: dict[str, str] = {"float32": "float", "float16": "half", "bfloat16": "bfloat16"}
 """How a template argument names a dtype."""
@@ -34,7 +32,7 @@ class DeviceArray:
 
     @property
     def itemsize(self) -> int:
-        return ITEMSIZE[self.dtype]
+        return DTYPE_BYTES[self.dtype]
 
     @property
     def nbytes(self) -> int:
@@ -67,13 +65,11 @@ def to_host(values: NDArray[Any], dtype: DType) -> NDArray[Any]:
     """`values` as the bytes of `dtype`: bfloat16 (rounded to nearest even) becomes uint16."""
     if dtype != "bfloat16":
         return np.ascontiguousarray(values, dtype=dtype)
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
+    return to_bfloat16(values)
 
 
 def from_host(raw: NDArray[Any], dtype: DType) -> NDArray[Any]:
     """The inverse of `to_host`; bfloat16 comes back as float32, exactly."""
     if dtype != "bfloat16":
         return raw
-    return (raw.astype(np.uint32) << 16).view(np.float32)
+    return from_bfloat16(raw)

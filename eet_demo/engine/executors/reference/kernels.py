@@ -1,8 +1,8 @@
 """The reference: every op in NumPy, written to be read; the twin all other executors are tested against.
 
-Functions take and return plain arrays, rows packed. Shapes: x (rows, hidden), weights (out_features, in_features), a
-cache (num_kv_heads, max_context, head_dim) for keys and one for values. Computed in the arrays' own dtype, float32 or
-float64. Gate and up rows of a gated projection alternate: row 2i is gate i, row 2i + 1 is up i.
+Functions take and return plain arrays, rows without pads. Shapes: x (rows, hidden), weights (out_features,
+in_features), a cache (num_kv_heads, max_context, head_dim) for keys and one for values. Computed in the arrays' own
+dtype, float32 or float64. Gate and up rows of a gated projection alternate: row 2i is gate i, row 2i + 1 is up i.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The reference of the kernels of many rows, each from the functions of `reference.py` that make up its op.
+"""The reference of the kernels of many rows, each from the functions of `kernels.py` that make up its op.
 
-Shapes as there; rows of several sequences are packed: sequence b owns rows row_starts[b] .. row_starts[b + 1], they go
-to slots cache_starts[b] .. of row cache_rows[b] of a cache (max_batch, num_kv_heads, max_context, head_dim).
+Shapes as there; rows of several sequences lie one after the other: sequence b owns rows row_starts[b] ..
+row_starts[b + 1], they go to slots cache_starts[b] .. of row cache_rows[b] of a cache (max_batch, num_kv_heads,
+max_context, head_dim).
 """
 
 from __future__ import annotations
@@ -45,12 +46,6 @@ def sequences(row_starts: Array, cache_rows: Array, cache_starts: Array) -> Iter
     """Rows, cache row and first slot of each sequence of a step."""
     for b, (cache_row, start) in enumerate(zip(cache_rows, cache_starts, strict=True)):
         yield slice(int(row_starts[b]), int(row_starts[b + 1])), int(cache_row), int(start)
-
-
-def append_packed(cache: Array, rows: Array, row_starts: Array, cache_rows: Array, cache_starts: Array) -> None:
-    """Writes rows (rows, num_kv_heads, head_dim) into their slots of a cache of several sequences."""
-    for own, cache_row, start in sequences(row_starts, cache_rows, cache_starts):
-        reference.append_cache(cache[cache_row], rows[own], start)
 
 
 def attention_prefill(

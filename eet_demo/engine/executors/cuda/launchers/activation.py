@@ -7,7 +7,8 @@ from functools import cache
 
 import numpy as np
 
-from eet_demo.engine.executors.cuda.arrays import ITEMSIZE, DeviceArray, DType
+from eet_demo.engine.dtypes import DTYPE_BYTES
+from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig, Launcher, check_array
 from eet_demo.engine.executors.cuda.launchers.folding import Folding, fold_row
 from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
@@ -20,7 +21,7 @@ ACTIVATION_CODE: dict[Activation, int] = {"gelu_tanh": 0, "gelu_erf": 1, "silu":
 @cache
 def instance(dtype: DType, kind: Activation, gated: bool, n: int) -> tuple[Instance, Folding]:
     """The kernel for rows of `n` results in `dtype`, and how blocks cover them."""
-    folding = fold_row(n, ITEMSIZE[dtype])
+    folding = fold_row(n, DTYPE_BYTES[dtype])
     return Instance("activation", (dtype, ACTIVATION_CODE[kind], gated, folding.threads)), folding
 
 

@@ -11,19 +11,18 @@ import numpy as np
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig, Launcher, check_array
-from eet_demo.engine.executors.cuda.launchers.folding import ceil_div
+from eet_demo.engine.executors.cuda.launchers.heads import check_head_dim, window_argument
 from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.errors import UnsupportedError
+from eet_demo.sizes import ceil_div
 
 THREADS = 128
 TILE = 64
 """Slots: the least that is worth a block of its own."""
 MAX_HEADS = 8
 """Query heads that share a load; registers hold no more of them."""
-MAX_HEAD_DIM = 256
 MAX_CONTEXT = 131072
-NO_WINDOW = 2**30
 
 Partition = Literal["split", "stream"]
 PARTITIONS: tuple[Partition, ...] = ("split", "stream")
@@ -71,8 +70,7 @@ def instance(
     dtype: DType, head_dim: int, heads: int, soft_cap: bool, partition: Partition, tile: int = TILE
 ) -> Instance:
     """Raises UnsupportedError for a head_dim or dtype the kernel does not have."""
-    if head_dim % 8 or not 8 <= head_dim <= MAX_HEAD_DIM:
-        raise UnsupportedError(f"head_dim {head_dim}: multiples of 8 from 8 to {MAX_HEAD_DIM} are supported")
+    check_head_dim(head_dim)
     if dtype not in ("float32", "float16", "bfloat16"):
         raise UnsupportedError(f"attention in {dtype}; supported: float32, float16, bfloat16")
     return Instance("attention_decode", (dtype, head_dim, heads, soft_cap, partition == "stream", tile, THREADS))
@@ -144,13 +142,11 @@ def attention_decode(
             f"scratch of {partials.size} values and {counters.size} counters: "
             f"{needed} and {rows * tiling.pairs} are needed"
         )
-    if window is not None and window < 1:
-        raise UnsupportedError(f"a window of {window} slots: at least 1 is supported")
     launcher.launch(
         kernel,
         LaunchConfig(THREADS, (blocks, 1, 1) if partition == "stream" else (blocks, tiling.pairs, rows), overlaps=True),
         (q, keys, values, positions, cache_rows, slopes, out, partials, counters, np.int32(rows), np.int32(num_heads),
-         np.int32(num_kv_heads), np.int64(max_context), np.int32(min(window or NO_WINDOW, NO_WINDOW)),
+         np.int32(num_kv_heads), np.int64(max_context), window_argument(window),
          np.float32(scale), np.float32(0.0 if soft_cap is None else soft_cap)),
     )  # fmt: skip
     return out

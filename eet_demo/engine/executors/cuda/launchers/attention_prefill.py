@@ -10,14 +10,14 @@ import numpy as np
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig, Launcher, check_array
-from eet_demo.engine.executors.cuda.launchers.folding import ceil_div
+from eet_demo.engine.executors.cuda.launchers.heads import check_cache, window_argument
 from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
-from eet_demo.engine.executors.cuda.launchers.packed_rows import PackedRows, check_cache
+from eet_demo.engine.executors.cuda.launchers.ragged_rows import RaggedRows
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.errors import UnsupportedError
+from eet_demo.sizes import ceil_div, round_up
 
 THREADS = 128
-NO_WINDOW = 2**30
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ def instance(dtype: DType, head_dim: int, soft_cap: bool = False) -> tuple[Insta
     `padded`; at most 34 KiB up to head_dim 128, so it needs no opt-in. float32: q, one tile of slots, the weights.
     """
     if dtype == "float32":
-        queries, padded = THREADS // 32 * 4, ceil_div(head_dim, 32) * 32
+        queries, padded = THREADS // 32 * 4, round_up(head_dim, 32)
         shared_bytes = 4 * (queries * padded + 32 * (padded + 4) + queries * 32)
         kernel = Instance("attention_prefill", (padded, soft_cap, THREADS), kernel="attention_prefill_simt")
         return kernel, PrefillTiles(queries, 32, padded, shared_bytes)
     queries, large = THREADS // 2, head_dim > 128
-    padded, slots = ceil_div(head_dim, 32 if large else 16) * (32 if large else 16), 32 if large else 64
+    padded, slots = round_up(head_dim, 32 if large else 16), 32 if large else 64
     shared_bytes = 2 * (padded + 8) * max(queries, 2 * slots)
     return Instance("attention_prefill", (dtype, padded, soft_cap, slots, THREADS)), PrefillTiles(
         queries, slots, padded, shared_bytes
@@ -60,7 +60,7 @@ def attention_prefill(
     q: DeviceArray,
     keys: DeviceArray,
     values: DeviceArray,
-    rows: PackedRows,
+    rows: RaggedRows,
     *,
     dtype: DType,
     longest: int,
@@ -71,7 +71,7 @@ def attention_prefill(
     slopes: DeviceArray | None = None,
     compute_capability: int | None = None,
 ) -> DeviceArray:
-    """Causal attention of packed rows over the cache, their own keys and values already in it.
+    """Causal attention of ragged rows over the cache, their own keys and values already in it.
 
     Args:
         q: (rows, num_heads * head_dim) `dtype`.
@@ -99,8 +99,8 @@ def attention_prefill(
         raise UnsupportedError(
             f"bfloat16 needs sm_80 or later; this GPU is sm_{compute_capability}: use float16 or float32"
         )
-    if not 1 <= longest <= num_rows or (window is not None and window < 1):
-        raise UnsupportedError(f"longest {longest} of {num_rows} rows, window {window}: both are at least 1")
+    if not 1 <= longest <= num_rows:
+        raise UnsupportedError(f"a longest sequence of {longest} rows of {num_rows}: 1 to all are supported")
     kernel, tiles = instance(dtype, head_dim, soft_cap is not None)
     launcher.launch(
         kernel,
@@ -111,7 +111,7 @@ def attention_prefill(
             overlaps=True,
         ),
         (q, keys, values, rows.row_starts, rows.cache_rows, rows.cache_starts, slopes, out, np.int32(num_kv_heads),
-         np.int32(head_dim), np.int64(max_context), np.int32(min(window or NO_WINDOW, NO_WINDOW)), np.float32(scale),
+         np.int32(head_dim), np.int64(max_context), window_argument(window), np.float32(scale),
          np.float32(soft_cap or 0.0)),
     )  # fmt: skip
     return out

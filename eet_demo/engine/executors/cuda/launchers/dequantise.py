@@ -9,10 +9,10 @@ import numpy as np
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig, Launcher, check_array
-from eet_demo.engine.executors.cuda.launchers.folding import ceil_div
 from eet_demo.engine.executors.cuda.launchers.matrices import FORMAT_CODE, Matrix, WeightFormat, check_matrix
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.errors import UnsupportedError
+from eet_demo.sizes import ceil_div
 
 THREADS = 256
 VALUES_A_THREAD = 8

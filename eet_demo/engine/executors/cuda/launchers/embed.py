@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Literal
 
 import numpy as np
 
+from eet_demo.engine.dtypes import DTYPE_BYTES
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig, Launcher, check_array
 from eet_demo.engine.executors.cuda.launchers.folding import Folding, fold_row
 from eet_demo.engine.executors.cuda.launchers.matrices import FORMAT_CODE, Matrix, WeightFormat, check_matrix
+from eet_demo.engine.executors.cuda.launchers.norms import NORM_CODE, NormKind
 from eet_demo.engine.spec import ModelSpec
-
-NormKind = Literal["none", "layer", "rms"]
-NORM_CODE: dict[NormKind, int] = {"none": 0, "layer": 1, "rms": 2}
 
 
 @cache
 def instance(dtype: DType, weights: WeightFormat, norm: NormKind, n: int) -> tuple[Instance, Folding]:
     """The kernel for rows of `n` values in `dtype`, and how a block covers them."""
-    folding = fold_row(n, 4 if dtype == "float32" else 2)
+    folding = fold_row(n, DTYPE_BYTES[dtype])
     arguments = (dtype, FORMAT_CODE[weights], NORM_CODE[norm], folding.threads, folding.fold)
     return Instance("embed", arguments), folding
 

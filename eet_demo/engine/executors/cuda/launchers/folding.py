@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from eet_demo.errors import UnsupportedError
+from eet_demo.sizes import ceil_div, round_up
 
 VECTOR_BYTES = 16
 MAX_THREADS = 512
@@ -39,9 +40,5 @@ def fold_row(n: int, itemsize: int) -> Folding:
         )
     vec = VECTOR_BYTES // itemsize
     fold = ceil_div(n, vec * MAX_THREADS)
-    threads = ceil_div(ceil_div(n, vec * fold), 32) * 32
+    threads = round_up(ceil_div(n, vec * fold), 32)
     return Folding(n, vec, threads, fold)
-
-
-def ceil_div(a: int, b: int) -> int:
-    return (a + b - 1) // b

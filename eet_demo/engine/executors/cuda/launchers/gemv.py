@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from eet_demo.engine.executors.cuda.arrays import ITEMSIZE, DType
-from eet_demo.engine.executors.cuda.launchers.folding import ceil_div
+from eet_demo.engine.dtypes import DTYPE_BYTES
+from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.launchers.matrices import BLOCK_VALUES, FORMAT_CODE, WeightFormat
 from eet_demo.errors import UnsupportedError
+from eet_demo.sizes import ceil_div, round_up
 
 BATCHES = (1, 2, 4, 8, 16)
 """Activation rows an instance is compiled for; a request takes the next larger one."""
@@ -68,7 +69,7 @@ def plan_gemv(out_features: int, in_features: int, rows: int, dtype: DType, weig
             f"a projection of {in_features} values in {weights} is not supported: kernels move 16 bytes a thread, so "
             f"it must be a multiple of {unit}; pad the weights or pick another model"
         )
-    itemsize = ITEMSIZE[dtype]
+    itemsize = DTYPE_BYTES[dtype]
     batch = next(size for size in BATCHES if size >= rows)
     tensor = itemsize == 2 and batch >= 8
     vec = {"dense": 16 // itemsize, "q8_0": 16, "q4_0": 32, "q4_1": 32}[weights]
@@ -82,7 +83,7 @@ def plan_gemv(out_features: int, in_features: int, rows: int, dtype: DType, weig
         split *= 2
     tile = groups * warp_rows
     group_columns = 8 * 16 // itemsize
-    stride = ceil_div(min(in_features, chunk), group_columns) * group_columns + group_columns // 2
+    stride = round_up(min(in_features, chunk), group_columns) + group_columns // 2
     return GemvPlan(
         (dtype, FORMAT_CODE[weights], batch, groups, split),
         batch, groups, split, tile, ceil_div(out_features, tile), batch * stride * itemsize,

@@ -7,19 +7,19 @@ from functools import cache
 
 import numpy as np
 
-from eet_demo.engine.executors.cuda.arrays import ITEMSIZE, DeviceArray, DType
+from eet_demo.engine.dtypes import DTYPE_BYTES
+from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig, Launcher, check_array
-from eet_demo.engine.executors.cuda.launchers.embed import NORM_CODE, NormKind
 from eet_demo.engine.executors.cuda.launchers.folding import Folding, fold_row
 from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
-from eet_demo.engine.executors.cuda.launchers.row_norm import check_norm
+from eet_demo.engine.executors.cuda.launchers.norms import NORM_CODE, NormKind, check_norm
 from eet_demo.engine.spec import ModelSpec
 
 
 @cache
 def instance(dtype: DType, norm: NormKind, n: int) -> tuple[Instance, Folding]:
     """The kernel for rows of `n` values in `dtype`, and how a block covers them."""
-    folding = fold_row(n, ITEMSIZE[dtype])
+    folding = fold_row(n, DTYPE_BYTES[dtype])
     return Instance("last_rows", (dtype, NORM_CODE[norm], folding.threads, folding.fold)), folding
 
 

@@ -9,10 +9,9 @@ import numpy as np
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig, Launcher, check_array
 from eet_demo.engine.executors.cuda.launchers.activation import ACTIVATION_CODE
-from eet_demo.engine.executors.cuda.launchers.embed import NORM_CODE, NormKind
 from eet_demo.engine.executors.cuda.launchers.gemv import BATCHES, GemvPlan, plan_gemv
 from eet_demo.engine.executors.cuda.launchers.matrices import Matrix, WeightFormat, check_matrix
-from eet_demo.engine.executors.cuda.launchers.norms import NormWeights, input_norm
+from eet_demo.engine.executors.cuda.launchers.norms import NORM_CODE, NormKind, NormWeights, input_norm
 from eet_demo.engine.spec import Activation, ModelSpec
 
 

@@ -9,16 +9,21 @@ import numpy as np
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig, Launcher, check_array
-from eet_demo.engine.executors.cuda.launchers.embed import NORM_CODE, NormKind
-from eet_demo.engine.executors.cuda.launchers.folding import ceil_div
 from eet_demo.engine.executors.cuda.launchers.gemv import BATCHES, GemvPlan, plan_gemv
+from eet_demo.engine.executors.cuda.launchers.heads import check_cache
 from eet_demo.engine.executors.cuda.launchers.matrices import Matrix, WeightFormat, check_matrix
-from eet_demo.engine.executors.cuda.launchers.norms import NormWeights, input_norm
-from eet_demo.engine.executors.cuda.launchers.packed_rows import PackedRows, check_cache
-from eet_demo.engine.executors.cuda.launchers.qkv_post import QkNorm
-from eet_demo.engine.executors.cuda.launchers.row_norm import check_norm
+from eet_demo.engine.executors.cuda.launchers.norms import (
+    NORM_CODE,
+    NormKind,
+    NormWeights,
+    QkNorm,
+    head_norm,
+    input_norm,
+)
+from eet_demo.engine.executors.cuda.launchers.ragged_rows import RaggedRows
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.errors import UnsupportedError
+from eet_demo.sizes import ceil_div
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def instance(
 def instances(spec: ModelSpec, dtype: DType, weights: WeightFormat) -> Iterator[Instance]:
     """Every instance the model needs: one for each batch; layers without rotary take the same."""
     heads = (spec.num_heads, spec.num_kv_heads, spec.head_dim)
-    qk_norm: NormKind = "none" if spec.qk_norm == "none" else spec.norm
+    qk_norm = head_norm(spec)
     whole, interleaved = spec.qk_norm == "full", spec.rope_pairs == "interleaved"
     for rows in BATCHES:
         norm = input_norm(spec)
@@ -71,7 +76,7 @@ def norm_qkv(
     norm: NormWeights,
     weight: Matrix,
     positions: DeviceArray,
-    rows: PackedRows,
+    rows: RaggedRows,
     *,
     dtype: DType,
     keys: DeviceArray,
@@ -144,7 +149,6 @@ def _check_qk_norm(norm: QkNorm | None, scratch: QkScratch | None, rows: int, he
         raise ValueError("a q/k norm and its scratch are given together or not at all")
     if norm is None or scratch is None:
         return
-    check_norm("q norm", True, norm.q_weight, norm.q_bias, num_heads * head_dim if norm.whole else head_dim)
-    check_norm("k norm", True, norm.k_weight, norm.k_bias, num_kv_heads * head_dim if norm.whole else head_dim)
+    norm.check(*heads)
     check_array("workspace", scratch.workspace, (rows, (num_heads + num_kv_heads) * head_dim), "float32")
     check_array("counters", scratch.counters, (num_heads + num_kv_heads,), "uint32")

@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig, Launcher, check_array
-from eet_demo.engine.executors.cuda.launchers.embed import NORM_CODE, NormKind
+from eet_demo.engine.executors.cuda.launchers.heads import check_cache
 from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
-from eet_demo.engine.executors.cuda.launchers.packed_rows import PackedRows, check_cache
-from eet_demo.engine.executors.cuda.launchers.row_norm import check_norm
+from eet_demo.engine.executors.cuda.launchers.norms import NORM_CODE, NormKind, QkNorm, head_norm
+from eet_demo.engine.executors.cuda.launchers.ragged_rows import RaggedRows
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.errors import UnsupportedError
 
 THREADS = 128
-
-
-@dataclass(frozen=True)
-class QkNorm:
-    """The norm of q and of k: over each head's head_dim, or (`whole`) over all heads of q, or of k, at once.
-
-    Args:
-        q_weight, q_bias: (head_dim,), or (num_heads * head_dim,) when `whole`, float32; the bias may be None.
-        k_weight, k_bias: the same for k, with num_kv_heads.
-    """
-
-    kind: NormKind
-    whole: bool
-    q_weight: DeviceArray
-    k_weight: DeviceArray
-    q_bias: DeviceArray | None = None
-    k_bias: DeviceArray | None = None
-    eps: float = 1e-5
 
 
 @cache
@@ -46,15 +27,14 @@ def instance(dtype: DType, norm: NormKind = "none", whole: bool = False, interle
 
 def instances(spec: ModelSpec, dtype: DType, weights: WeightFormat) -> Iterator[Instance]:
     """The model's q/k norm and pairing."""
-    norm: NormKind = "none" if spec.qk_norm == "none" else spec.norm
-    yield instance(dtype, norm, spec.qk_norm == "full", spec.rope_pairs == "interleaved")
+    yield instance(dtype, head_norm(spec), spec.qk_norm == "full", spec.rope_pairs == "interleaved")
 
 
 def qkv_post(
     launcher: Launcher,
     qkv: DeviceArray,
     positions: DeviceArray,
-    rows: PackedRows,
+    rows: RaggedRows,
     *,
     dtype: DType,
     keys: DeviceArray,
@@ -94,8 +74,7 @@ def qkv_post(
         if rotary_dim > head_dim:
             raise UnsupportedError(f"{frequencies.size} frequencies turn {rotary_dim} elements of {head_dim}")
     if norm is not None:
-        check_norm("q norm", True, norm.q_weight, norm.q_bias, num_heads * head_dim if norm.whole else head_dim)
-        check_norm("k norm", True, norm.k_weight, norm.k_bias, num_kv_heads * head_dim if norm.whole else head_dim)
+        norm.check(num_heads, num_kv_heads, head_dim)
     vectors = (norm.q_weight, norm.q_bias, norm.k_weight, norm.k_bias) if norm else (None,) * 4
     launcher.launch(
         instance(dtype, norm.kind if norm else "none", norm is not None and norm.whole, interleaved),

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from eet_demo.engine.executors.cuda.arrays import DType
+from eet_demo.engine.dtypes import Real
 from eet_demo.engine.executors.cuda.compile.cupy_launcher import CupyLauncher, import_cupy
 from eet_demo.engine.executors.cuda.compile.launch import Instance
 from eet_demo.engine.executors.cuda.faults import device_faults
@@ -110,7 +110,7 @@ class SimDevice:
 class CudaDevice:
     """The current GPU. torch owns memory, streams and graphs; CuPy compiles kernels and launches them."""
 
-    def __init__(self, dtype: DType, options: EngineOptions) -> None:
+    def __init__(self, dtype: Real, options: EngineOptions) -> None:
         """Raises UnsupportedError without CuPy, a driver, or a GPU that is new enough, and what `active` raises."""
         require_gpu()
         with device_faults():
@@ -204,7 +204,7 @@ def free_memory_bytes() -> int:
         return int(torch.cuda.mem_get_info()[0])
 
 
-def check_capability(capability: int, dtype: DType) -> None:
+def check_capability(capability: int, dtype: Real) -> None:
     """Raises UnsupportedError for a GPU that is too old, or too old for `dtype`."""
     if capability < OLDEST_CAPABILITY:
         raise UnsupportedError(

@@ -147,7 +147,7 @@ class CudaExecutor:
 
     def _body(self, inputs: StepInputs, wanted: int) -> None:
         """Enqueues a pass; one of a shape that is known repeats the launches of the first, which are the same."""
-        shape = (inputs.rows, inputs.packed.batch, wanted, inputs.longest, inputs.length)
+        shape = (inputs.rows, inputs.ragged.batch, wanted, inputs.longest, inputs.length)
         if shape in self._passes:
             self._passes.move_to_end(shape)
             self._passes[shape].replay()

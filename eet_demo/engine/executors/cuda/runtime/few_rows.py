@@ -11,7 +11,6 @@ from eet_demo.engine.executors.cuda.launchers.attention_decode import (
     head_tiling,
 )
 from eet_demo.engine.executors.cuda.launchers.embed import embed
-from eet_demo.engine.executors.cuda.launchers.folding import ceil_div
 from eet_demo.engine.executors.cuda.launchers.linear_residual import linear_residual
 from eet_demo.engine.executors.cuda.launchers.norm_add import norm_add
 from eet_demo.engine.executors.cuda.launchers.norm_mlp import norm_mlp
@@ -21,6 +20,7 @@ from eet_demo.engine.executors.cuda.runtime.layout import MAX_PROCESSORS
 from eet_demo.engine.executors.cuda.runtime.operands import Operands
 from eet_demo.engine.executors.cuda.runtime.queue import Queue
 from eet_demo.records import SplitKv
+from eet_demo.sizes import ceil_div
 
 
 class FewRows:
@@ -50,7 +50,7 @@ class FewRows:
             scratch = QkScratch(operands.scratch(op, "workspace", rows), operands.arena.state["qk_counters"])
         norm_qkv(
             self._queue, operands.buffer(p.RESIDUAL, rows), operands.norm(op.norm), operands.matrix(op.qkv.weight),
-            inputs.positions, inputs.packed, dtype=self._dtype, keys=keys, values=values,
+            inputs.positions, inputs.ragged, dtype=self._dtype, keys=keys, values=values,
             out=operands.buffer(op.writes[0], rows), bias=operands.vector(op.qkv.bias), qk_norm=qk_norm,
             scratch=scratch, frequencies=operands.frequencies(op.layer),
             interleaved=op.spec.rope_pairs == "interleaved",

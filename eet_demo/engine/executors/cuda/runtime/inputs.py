@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eet_demo.engine.executors import Step
 from eet_demo.engine.executors.cuda.arrays import DeviceArray
-from eet_demo.engine.executors.cuda.launchers.packed_rows import PackedRows
+from eet_demo.engine.executors.cuda.launchers.ragged_rows import RaggedRows
 from eet_demo.engine.executors.cuda.launchers.sample import SETTINGS, SampleState, pack_settings
 from eet_demo.engine.executors.cuda.runtime.arena import Arena
 from eet_demo.engine.executors.cuda.runtime.layout import MAX_STOPS, words
@@ -29,7 +29,7 @@ class StepInputs:
 
     Args:
         token_ids, positions, row_caches: (rows,) int32; row_caches is the KV cache's row of each.
-        packed: where sequences start.
+        ragged: where sequences start.
         longest: rows of the longest sequence.
         length: no row attends to more slots than this; one of BUCKETS, or all the slots there are.
     """
@@ -37,7 +37,7 @@ class StepInputs:
     token_ids: DeviceArray
     positions: DeviceArray
     row_caches: DeviceArray
-    packed: PackedRows
+    ragged: RaggedRows
     longest: int
     length: int
 
@@ -70,8 +70,8 @@ class RowState:
 
     def inputs(self, length: int) -> StepInputs:
         """The decode step of these rows, whose caches hold at most `length` slots with the new one."""
-        packed = PackedRows(self.row_starts, self.cache_rows, self.sample.positions)
-        return StepInputs(self.sample.token_ids, self.sample.positions, self.cache_rows, packed, 1, length)
+        ragged = RaggedRows(self.row_starts, self.cache_rows, self.sample.positions)
+        return StepInputs(self.sample.token_ids, self.sample.positions, self.cache_rows, ragged, 1, length)
 
 
 def bucket_of(length: int, max_context: int) -> int:
@@ -89,8 +89,8 @@ def upload_step(arena: Arena, step: Step, max_context: int) -> tuple[StepInputs,
     arrays = _upload(arena, "inputs", (*parts, step.wanted))
     token_ids, positions, caches, row_starts, cache_rows, cache_starts, wanted = arrays
     longest, length = int(np.diff(step.row_starts).max()), bucket_of(int(step.positions.max()) + 1, max_context)
-    packed = PackedRows(row_starts, cache_rows, cache_starts)
-    inputs = StepInputs(token_ids, positions, caches, packed, longest, length)
+    ragged = RaggedRows(row_starts, cache_rows, cache_starts)
+    inputs = StepInputs(token_ids, positions, caches, ragged, longest, length)
     return inputs, wanted if len(step.wanted) else None
 
 

@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping
 
 from eet_demo.engine import program as p
-from eet_demo.engine.executors.cuda.arrays import ITEMSIZE, DType
+from eet_demo.engine.dtypes import DTYPE_BYTES, Real
+from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.launchers.attention_decode import head_tiling, partials_size
 from eet_demo.engine.executors.cuda.launchers.gemv import BATCHES, MAX_ROWS, plan_gemv
 from eet_demo.engine.executors.cuda.launchers.matrices import BLOCK_VALUES, WeightFormat
@@ -17,6 +18,7 @@ from eet_demo.engine.executors.cuda.launchers.sample import SETTINGS
 from eet_demo.engine.plan import ALIGNMENT, Limits
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.engine.weights import Weight
+from eet_demo.sizes import round_up
 
 MAX_PROCESSORS = 160
 """Multiprocessors that decode attention is split over at most; more exist on no GPU yet."""
@@ -37,13 +39,13 @@ Fields = dict[str, tuple[Shape, DType]]
 class CudaLayout:
     """Compute dtype for activations, KV cache, biases and dense matrices; float32 for norms; planes for blocks."""
 
-    def __init__(self, dtype: DType, formats: Mapping[str, WeightFormat], library_bytes: int = 0) -> None:
+    def __init__(self, dtype: Real, formats: Mapping[str, WeightFormat], library_bytes: int = 0) -> None:
         self.dtype, self._formats, self.library_bytes = dtype, formats, library_bytes
-        self.activation_bytes = self.kv_bytes = ITEMSIZE[dtype]
+        self.activation_bytes = self.kv_bytes = DTYPE_BYTES[dtype]
 
     def weight_bytes(self, weight: Weight) -> int:
         if not weight.is_matrix:
-            return weight.rows * ITEMSIZE[vector_dtype(weight.name, self.dtype)]
+            return weight.rows * DTYPE_BYTES[vector_dtype(weight.name, self.dtype)]
         format = self._formats[weight.name]
         if format == "dense":
             return weight.rows * weight.columns * self.activation_bytes
@@ -130,7 +132,7 @@ def plane_bytes(format: WeightFormat, rows: int, columns: int) -> tuple[int, int
 
 def tile_rows(linear: p.Linear, dtype: DType) -> int:
     """Rows of a weight that are brought to `dtype` at a time."""
-    return max(1, min(linear.out_features, TILE_BYTES // (linear.in_features * ITEMSIZE[dtype])))
+    return max(1, min(linear.out_features, TILE_BYTES // (linear.in_features * DTYPE_BYTES[dtype])))
 
 
 def inputs_shape(rows: int, batch: int, wanted: int) -> Shape:
@@ -149,8 +151,8 @@ def words(count: int) -> int:
 
 
 def nbytes(entry: tuple[Shape, DType]) -> int:
-    return math.prod(entry[0]) * ITEMSIZE[entry[1]]
+    return math.prod(entry[0]) * DTYPE_BYTES[entry[1]]
 
 
 def aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
+    return round_up(size, ALIGNMENT)

@@ -41,7 +41,7 @@ class ManyRows:
         self._multiply(self._normed(op, op.norm, rows), op, op.qkv, product)
         keys, values = operands.cache(op.layer)
         qkv_post(
-            self._queue, product, inputs.positions, inputs.packed, dtype=self._dtype, keys=keys, values=values,
+            self._queue, product, inputs.positions, inputs.ragged, dtype=self._dtype, keys=keys, values=values,
             out=operands.buffer(op.writes[0], rows), bias=operands.vector(op.qkv.bias), norm=operands.qk_norm(op),
             frequencies=operands.frequencies(op.layer), interleaved=op.spec.rope_pairs == "interleaved",
         )  # fmt: skip
@@ -53,7 +53,7 @@ class ManyRows:
         operands, rows = self._operands, inputs.rows
         keys, values = operands.cache(op.layer)
         attention_prefill(
-            self._queue, operands.buffer(op.reads[0], rows), keys, values, inputs.packed, dtype=self._dtype,
+            self._queue, operands.buffer(op.reads[0], rows), keys, values, inputs.ragged, dtype=self._dtype,
             longest=inputs.longest, scale=op.spec.scale, out=operands.buffer(op.writes[0], rows), window=op.window,
             soft_cap=op.spec.attention_soft_cap, slopes=operands.slopes(op), compute_capability=self._capability,
         )  # fmt: skip

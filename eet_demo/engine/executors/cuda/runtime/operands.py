@@ -8,8 +8,7 @@ from typing import Any
 from eet_demo.engine import program as p
 from eet_demo.engine.executors.cuda.arrays import DeviceArray
 from eet_demo.engine.executors.cuda.launchers.matrices import BLOCK_VALUES, Matrix, WeightFormat
-from eet_demo.engine.executors.cuda.launchers.norms import NO_NORM, NormWeights
-from eet_demo.engine.executors.cuda.launchers.qkv_post import QkNorm
+from eet_demo.engine.executors.cuda.launchers.norms import NO_NORM, NormWeights, QkNorm
 from eet_demo.engine.executors.cuda.runtime.arena import Arena
 from eet_demo.engine.executors.cuda.runtime.layout import CudaLayout, aligned, plane_bytes, vector_dtype
 from eet_demo.engine.families import weights_of
