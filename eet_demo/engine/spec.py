@@ -21,7 +21,7 @@ QkNorm = Literal["none", "head", "heads", "full"]
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One decoder-only model. Names follow Hugging Face configs; see the glossary in the README.
+    """One decoder-only model. Names follow Hugging Face configs.
 
     Args:
         family: the `model_type` whose weight names the checkpoint uses.

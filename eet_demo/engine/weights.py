@@ -65,6 +65,16 @@ class Weight:
     def rows(self) -> int:
         return sum(part.rows for part in self.parts)
 
+    def rows_of(self, part: int, start: int, count: int) -> slice:
+        """Where rows `start .. start + count` of a part go: gate and up rows alternate, other parts follow each other.
+
+        The CPU executor has an order of its own, see its layout.
+        """
+        if self.interleaved:
+            return slice(part + 2 * start, part + 2 * (start + count), 2)
+        first = sum(other.rows for other in self.parts[:part]) + start
+        return slice(first, first + count)
+
     @property
     def is_matrix(self) -> bool:
         return self.columns > 0

@@ -111,7 +111,7 @@ def destinations(spec: ModelSpec, weight: Weight) -> list[NDArray[np.int32]]:
     Gate and up alternate by panels. In layers with rotary half pairs, rows of q and k heads are reordered so that the
     two elements of a pair are neighbours. A bias takes its matrix's order, and so do the weights of q's and k's norms.
     """
-    if weight.interleaved and len(weight.parts) == 2:
+    if weight.interleaved:
         rows = np.arange(weight.parts[0].rows)
         gate = rows // PANEL * 2 * PANEL + rows % PANEL
         return [gate.astype(np.int32), (gate + PANEL).astype(np.int32)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import singledispatchmethod
+
 from eet_demo.engine import program as p
 from eet_demo.engine.executors.cpu import records
 from eet_demo.engine.executors.cpu.layout import CpuLayout
@@ -58,7 +60,7 @@ class Lowering:
         return [self._lower(op) for op in self._program.ops]
 
     def _lower(self, op: p.Op) -> records.Op:
-        record: records.Op = getattr(self, f"_{op.stem}")(op)
+        record = self._record(op)
         record.stem = records.STEMS.index(op.stem)
         scratch = f"scratch.{op.name}"
         if scratch in self._plan.blocks:
@@ -97,6 +99,12 @@ class Lowering:
         per_layer = 2 * limits.max_batch * spec.kv_size * limits.max_context
         return self._base + self._plan.blocks["kv_cache"].offset + 4 * per_layer * layer
 
+    @singledispatchmethod
+    def _record(self, op: p.Op) -> records.Op:
+        """What is the op's own: where it reads and writes, and its numbers."""
+        raise TypeError(f"kernels/cpu has no {op.stem}")
+
+    @_record.register
     def _embed(self, op: p.Embed) -> records.Op:
         record = records.Op(
             weight=self._address(op.tokens),
@@ -107,6 +115,7 @@ class Lowering:
         )
         return self._norm(record, op.norm)
 
+    @_record.register
     def _norm_qkv(self, op: p.NormQkv) -> records.Op:
         record = self._linear(
             op.qkv,
@@ -121,6 +130,7 @@ class Lowering:
             record.q_norm, record.k_norm = self._address(op.q_norm.weight), self._address(op.k_norm.weight)
         return self._norm(record, op.norm)
 
+    @_record.register
     def _attention(self, op: p.Attention) -> records.Op:
         return records.Op(
             source=self._address(op.reads[0]),
@@ -130,6 +140,7 @@ class Lowering:
             slopes=self._constants.slopes if op.alibi else None,
         )
 
+    @_record.register
     def _linear_residual(self, op: p.LinearResidual) -> records.Op:
         return self._linear(
             op.out,
@@ -139,6 +150,7 @@ class Lowering:
             adds=int(op.to_residual),
         )
 
+    @_record.register
     def _norm_add(self, op: p.NormAdd) -> records.Op:
         record = records.Op(
             source=self._address(op.reads[0]),
@@ -148,6 +160,7 @@ class Lowering:
         )
         return self._norm(record, op.norm)
 
+    @_record.register
     def _norm_mlp(self, op: p.NormMlp) -> records.Op:
         record = self._linear(
             op.up,
@@ -158,6 +171,7 @@ class Lowering:
         )
         return self._norm(record, op.norm)
 
+    @_record.register
     def _norm_lm_head(self, op: p.NormLmHead) -> records.Op:
         record = self._linear(
             op.head,
@@ -168,5 +182,6 @@ class Lowering:
         )
         return self._norm(record, op.norm)
 
+    @_record.register
     def _sample(self, op: p.Sample) -> records.Op:
         return records.Op(source=self._address(p.LOGITS), out_features=op.vocab_size)

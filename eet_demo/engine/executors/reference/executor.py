@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping
+from functools import singledispatchmethod
 from types import MappingProxyType
 from typing import Any
 
@@ -44,7 +45,7 @@ class ReferenceLayout:
 
 
 class ReferenceExecutor:
-    """One method an op, found by its stem."""
+    """One method an op."""
 
     threads = None  # NumPy's matrix products have as many as its BLAS takes
 
@@ -76,14 +77,9 @@ class ReferenceExecutor:
         """Raises CheckpointError for missing or misshapen tensors, before anything is read."""
         checkpoint.check()
         for weight in weights_of(self._spec):
-            target, starts = self._weights[weight.name], np.cumsum([0] + [part.rows for part in weight.parts])
+            target = self._weights[weight.name]
             for block in self._blocks(checkpoint, weight):
-                if weight.interleaved and len(weight.parts) == 2:
-                    stop = block.start + len(block.values)
-                    target[block.part :: 2][block.start : stop] = block.values
-                else:
-                    start = starts[block.part] + block.start
-                    target[start : start + len(block.values)] = block.values
+                target[weight.rows_of(block.part, block.start, len(block.values))] = block.values
 
     def _blocks(self, checkpoint: Checkpoint, weight: Weight) -> Iterator[RowBlock]:
         """The weight's values; of a quantised one, those its blocks stand for."""
@@ -95,7 +91,7 @@ class ReferenceExecutor:
 
     def run(self, step: Step) -> Int32:
         for op in self._program.ops[:-2]:
-            getattr(self, f"_{op.stem}")(op, step)
+            self._run(op, step)
         if len(step.wanted) == 0:
             return np.empty(0, np.int32)
         rows = self.head(step.wanted)
@@ -131,11 +127,17 @@ class ReferenceExecutor:
 
     # The ops.
 
+    @singledispatchmethod
+    def _run(self, op: p.Op, step: Step) -> None:
+        raise TypeError(f"the reference has no method for {op.stem}")
+
+    @_run.register
     def _embed(self, op: p.Embed, step: Step) -> None:
         table = self._weights[op.positions] if op.positions else None
         rows = reference.embed(step.token_ids, step.positions, self._weights[op.tokens], table, op.scale)
         self._put(p.RESIDUAL, self._normed(op.norm, rows))
 
+    @_run.register
     def _norm_qkv(self, op: p.NormQkv, step: Step) -> None:
         spec = self._spec
         q, k, v = reference.norm_qkv(
@@ -153,6 +155,7 @@ class ReferenceExecutor:
                 reference.append_cache(cache[index], rows[start:stop], int(step.cache_starts[b]))
         self._put(op.writes[0], q.reshape(step.rows, -1))
 
+    @_run.register
     def _attention(self, op: p.Attention, step: Step) -> None:
         spec = self._spec
         q = self._get(op.reads[0]).reshape(step.rows, spec.num_heads, spec.head_dim)
@@ -169,6 +172,7 @@ class ReferenceExecutor:
             )
         self._put(op.writes[0], np.concatenate(outputs))
 
+    @_run.register
     def _linear_residual(self, op: p.LinearResidual, step: Step) -> None:
         x = self._get(op.reads[0])
         if op.to_residual:
@@ -176,10 +180,12 @@ class ReferenceExecutor:
         else:
             self._put(op.writes[0], reference.linear(x, *self._linear(op.out)))
 
+    @_run.register
     def _norm_add(self, op: p.NormAdd, step: Step) -> None:
         normed = self._normed(op.norm, self._get(op.reads[0]))
         self._put(p.RESIDUAL, reference.norm_add(self._get(p.RESIDUAL), normed, op.scale))
 
+    @_run.register
     def _norm_mlp(self, op: p.NormMlp, step: Step) -> None:
         normed = self._normed(op.norm, self._get(p.RESIDUAL))
         self._put(op.writes[0], reference.norm_mlp(normed, *self._linear(op.up), op.gated, op.activation))

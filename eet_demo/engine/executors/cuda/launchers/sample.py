@@ -33,7 +33,7 @@ class SampleState:
         steps: tokens drawn so far by the row, the Philox counter's second word.
         request_rows: the request's row, the counter's third word; never written.
         finished: 1 from a stop token on; such a row is left as it is.
-        sequences: launches so far, finished or not; grows over requests too, so that the ring needs no clearing.
+        sequences: launches since the state was written, finished or not: what the ring is read by.
     """
 
     token_ids: DeviceArray

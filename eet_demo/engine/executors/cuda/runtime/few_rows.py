@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import singledispatchmethod
+
 from eet_demo.engine import program as p
 from eet_demo.engine.executors.cuda.launchers.attention_decode import (
     TILE,
@@ -24,15 +26,18 @@ from eet_demo.sizes import ceil_div
 
 
 class FewRows:
-    """One method an op, found by its stem."""
+    """One method an op."""
 
     def __init__(self, operands: Operands, queue: Queue, processors: int, split_kv: SplitKv) -> None:
         self._operands, self._queue, self._dtype = operands, queue, operands.dtype
         self._processors, self._split_kv = min(processors, MAX_PROCESSORS), split_kv
 
+    @singledispatchmethod
     def run(self, op: p.Op, inputs: StepInputs) -> None:
-        getattr(self, op.stem)(op, inputs)
+        """Enqueues the op's kernels."""
+        raise TypeError(f"no kernel for {op.stem}")
 
+    @run.register
     def embed(self, op: p.Embed, inputs: StepInputs) -> None:
         operands, norm = self._operands, self._operands.norm(op.norm)
         embed(
@@ -41,6 +46,7 @@ class FewRows:
             norm_weight=norm.weight, norm_bias=norm.bias, scale=op.scale, eps=norm.eps,
         )  # fmt: skip
 
+    @run.register
     def norm_qkv(self, op: p.NormQkv, inputs: StepInputs) -> None:
         operands, rows = self._operands, inputs.rows
         keys, values = operands.cache(op.layer)
@@ -56,6 +62,7 @@ class FewRows:
             interleaved=op.spec.rope_pairs == "interleaved",
         )  # fmt: skip
 
+    @run.register
     def attention(self, op: p.Attention, inputs: StepInputs) -> None:
         operands, spec, rows = self._operands, op.spec, inputs.rows
         keys, values = operands.cache(op.layer)
@@ -68,6 +75,7 @@ class FewRows:
             window=op.window, soft_cap=spec.attention_soft_cap, slopes=operands.slopes(op),
         )  # fmt: skip
 
+    @run.register
     def linear_residual(self, op: p.LinearResidual, inputs: StepInputs) -> None:
         operands, rows = self._operands, inputs.rows
         residual = operands.buffer(p.RESIDUAL, rows) if op.to_residual else None
@@ -77,6 +85,7 @@ class FewRows:
             product=None if op.to_residual else operands.buffer(op.writes[0], rows), scale=op.scale,
         )  # fmt: skip
 
+    @run.register
     def norm_add(self, op: p.NormAdd, inputs: StepInputs) -> None:
         operands, rows = self._operands, inputs.rows
         norm_add(
@@ -84,6 +93,7 @@ class FewRows:
             residual=operands.buffer(p.RESIDUAL, rows), scale=op.scale,
         )  # fmt: skip
 
+    @run.register
     def norm_mlp(self, op: p.NormMlp, inputs: StepInputs) -> None:
         operands, rows = self._operands, inputs.rows
         norm_mlp(

@@ -42,7 +42,7 @@ def _load_dense(checkpoint: Checkpoint, weight: Weight, operands: Operands) -> N
     target = _target(weight, operands)
     for block in checkpoint.blocks(weight):
         values = torch.from_numpy(np.ascontiguousarray(block.values))
-        _rows(weight, target, block.part, block.start, len(values)).copy_(values)
+        target[weight.rows_of(block.part, block.start, len(values))].copy_(values)
     if not bool(torch.isfinite(target).all()):
         raise NumericsError(
             f"{checkpoint.folder.name}: {weight.name} holds values beyond {operands.dtype}'s range; use bfloat16 or "
@@ -57,7 +57,7 @@ def _load_blocks(checkpoint: Checkpoint, weight: Weight, operands: Operands) -> 
     for block in checkpoint.raw_blocks(weight):
         planes = split_blocks(block.raw, matrix.format)
         for target, plane in zip((values, scales), planes, strict=True):
-            _rows(weight, target, block.part, block.start, len(plane)).copy_(torch.from_numpy(plane))
+            target[weight.rows_of(block.part, block.start, len(plane))].copy_(torch.from_numpy(plane))
 
 
 def _draw(weight: Weight, operands: Operands, seed: int) -> None:
@@ -72,11 +72,3 @@ def _target(weight: Weight, operands: Operands) -> torch.Tensor:
     assert array is not None, "a weight has a name"
     tensor: torch.Tensor = operands.tensor(array)
     return tensor
-
-
-def _rows(weight: Weight, target: torch.Tensor, part: int, start: int, count: int) -> torch.Tensor:
-    """Where rows `start .. start + count` of a part go: gate and up rows alternate."""
-    if weight.interleaved and len(weight.parts) == 2:
-        return target[part::2][start : start + count]
-    start += sum(other.rows for other in weight.parts[:part])
-    return target[start : start + count]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import singledispatchmethod
+
 import torch
 
 from eet_demo.engine import program as p
@@ -19,7 +21,7 @@ from eet_demo.engine.executors.cuda.runtime.queue import Queue
 
 
 class ManyRows:
-    """One method an op, found by its stem; ops that are no projection are those of few rows."""
+    """One method an op; ops that are no projection are those of few rows."""
 
     def __init__(self, operands: Operands, queue: Queue, few: FewRows, capability: int | None) -> None:
         self._operands, self._queue, self._few, self._dtype = operands, queue, few, operands.dtype
@@ -28,13 +30,17 @@ class ManyRows:
         self._next = dict(zip((op.name for op in ops), ops[1:], strict=False))
         self._normed_for: str | None = None
 
+    @singledispatchmethod
     def run(self, op: p.Op, inputs: StepInputs) -> None:
-        getattr(self, op.stem)(op, inputs)
+        """Enqueues the op's kernels."""
+        raise TypeError(f"no kernel for {op.stem}")
 
+    @run.register
     def embed(self, op: p.Embed, inputs: StepInputs) -> None:
         self._normed_for = None
         self._few.embed(op, inputs)
 
+    @run.register
     def norm_qkv(self, op: p.NormQkv, inputs: StepInputs) -> None:
         operands, rows = self._operands, inputs.rows
         product = operands.scratch(op, "product", rows)
@@ -46,6 +52,7 @@ class ManyRows:
             frequencies=operands.frequencies(op.layer), interleaved=op.spec.rope_pairs == "interleaved",
         )  # fmt: skip
 
+    @run.register
     def attention(self, op: p.Attention, inputs: StepInputs) -> None:
         if inputs.longest == 1:  # one row a sequence: the kernel that splits the cache
             self._few.attention(op, inputs)
@@ -58,6 +65,7 @@ class ManyRows:
             soft_cap=op.spec.attention_soft_cap, slopes=operands.slopes(op), compute_capability=self._capability,
         )  # fmt: skip
 
+    @run.register
     def linear_residual(self, op: p.LinearResidual, inputs: StepInputs) -> None:
         """The sum also normalises for the projection that follows, if one does."""
         operands, rows = self._operands, inputs.rows
@@ -77,9 +85,11 @@ class ManyRows:
             norm=norm.kind, norm_weight=norm.weight, norm_bias=norm.bias, eps=norm.eps, out=out,
         )  # fmt: skip
 
+    @run.register
     def norm_add(self, op: p.NormAdd, inputs: StepInputs) -> None:
         self._few.norm_add(op, inputs)
 
+    @run.register
     def norm_mlp(self, op: p.NormMlp, inputs: StepInputs) -> None:
         operands, rows = self._operands, inputs.rows
         product = operands.scratch(op, "product", rows)

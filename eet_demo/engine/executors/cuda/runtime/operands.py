@@ -109,5 +109,5 @@ def check_supported(program: p.Program) -> None:
     if spec.qk_norm == "heads":
         raise UnsupportedError(
             f"{spec.family}: a query/key norm with weights of its own for each head is not supported by the CUDA "
-            "kernels; device='reference' has it"
+            "kernels; device='cpu' and device='reference' have it"
         )
