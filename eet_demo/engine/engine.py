@@ -11,25 +11,20 @@ from typing import Self
 
 import numpy as np
 
-from eet_demo.engine.checkpoint import Checkpoint
-from eet_demo.engine.devices import DeviceKind, device_for
+from eet_demo.engine.devices import device_for
 from eet_demo.engine.executors import ENDED, Executor, Float32
-from eet_demo.engine.families import weights_of
 from eet_demo.engine.passes import Cursor, decode_step, prefill_steps, without_head
-from eet_demo.engine.plan import Limits, Plan, plan_memory
-from eet_demo.engine.program import Bytes, Program, Work, build_program
-from eet_demo.engine.random_weights import RandomCheckpoint
+from eet_demo.engine.plan import Plan
+from eet_demo.engine.planned import Planned, plan_model
 from eet_demo.engine.requests import check_ids, check_new_tokens, prompt_ids
 from eet_demo.engine.sampling import check_sampling
-from eet_demo.engine.shapes import config_of
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.engine.stream import Door, Stream
-from eet_demo.errors import EetError, RequestError
+from eet_demo.engine.work import Work
+from eet_demo.errors import EetError
 from eet_demo.records import EngineOptions, MemoryReport, Sampling
 
 GREEDY = Sampling()
-GUARD_BYTES = 64
-"""Bytes between blocks in debug mode."""
 
 OnPrefill = Callable[[int, int], None]
 """Called after each prefill pass with the prompt tokens done and in all; may raise to cancel."""
@@ -50,25 +45,14 @@ class Generation:
     token_ids: list[list[int]]
 
 
-@dataclass(frozen=True)
-class _Built:
-    """A model planned but not loaded."""
-
-    checkpoint: Checkpoint
-    program: Program
-    plan: Plan
-    weight_bytes: dict[str, int]
-    element: Bytes
-
-
 class Engine:
     """One model on one device. Not shared between threads: one generation at a time, else EngineBusyError."""
 
-    def __init__(self, executor: Executor, built: _Built, ragged_prefill: bool = True) -> None:
+    def __init__(self, executor: Executor, planned: Planned, ragged_prefill: bool = True) -> None:
         """Use `from_pretrained`."""
-        self._ragged_prefill, self._checkpoint = ragged_prefill, built.checkpoint
-        self._executor, self._program, self._plan = executor, built.program, built.plan
-        self._weight_bytes, self._element = built.weight_bytes, built.element
+        self._ragged_prefill, self._checkpoint = ragged_prefill, planned.checkpoint
+        self._executor, self._program, self._plan = executor, planned.program, planned.plan
+        self._weight_bytes, self._element = planned.weight_bytes, planned.element
         self._door = Door()
 
     @classmethod
@@ -111,10 +95,10 @@ class Engine:
         """
         options = options or EngineOptions()
         kind = device_for(device, dtype, weights, options)
-        built = _build(cls.locate(model), kind, dtype, weights, max_batch, max_context, options)
-        built.plan.check_fits(kind.available_bytes())
-        executor = kind.executor(built.program, built.plan, dtype, built.checkpoint.formats, options)
-        return cls(executor, built, options.ragged_prefill)
+        planned = plan_model(cls.locate(model), kind, dtype, weights, max_batch, max_context, options)
+        planned.plan.check_fits(kind.available_bytes())
+        executor = kind.executor(planned.program, planned.plan, dtype, planned.checkpoint.formats, options)
+        return cls(executor, planned, options.ragged_prefill)
 
     def load(self) -> None:
         """Reads the weights of an engine that was only built; whatever keeps it from that also closes the engine.
@@ -146,7 +130,7 @@ class Engine:
         """The memory `from_pretrained` with the same arguments would take, to the byte; allocates nothing."""
         options = options or EngineOptions()
         kind = device_for(device, dtype, weights, options)
-        return _build(cls.locate(model), kind, dtype, weights, max_batch, max_context, options).plan.report
+        return plan_model(cls.locate(model), kind, dtype, weights, max_batch, max_context, options).plan.report
 
     @staticmethod
     def locate(model: str | Path) -> str | Path:
@@ -292,36 +276,3 @@ class Engine:
                 for start in range(first, stop, group):
                     rows = np.arange(start, min(start + group, stop), dtype=np.int32)
                     yield int(step.cache_rows[b]), int(step.positions[start]), self._executor.head(rows).copy()
-
-
-def _build(
-    model: str | Path,
-    kind: DeviceKind,
-    dtype: str,
-    weights: str,
-    max_batch: int,
-    max_context: int,
-    options: EngineOptions,
-) -> _Built:
-    """Opens the checkpoint and plans its memory."""
-    checkpoint = _open(model, weights)
-    spec = checkpoint.spec
-    if max_batch < 1 or max_context < 1:
-        raise RequestError(f"max_batch {max_batch} and max_context {max_context} must be at least 1")
-    if max_context > spec.max_positions:
-        raise RequestError(
-            f"max_context {max_context} is beyond the {spec.max_positions} positions of {checkpoint.folder.name}"
-        )
-    program = build_program(spec)
-    limits = Limits(max_batch, max_context, options.prefill_chunk or kind.prefill_chunk)
-    layout = kind.layout(dtype, checkpoint.formats)
-    plan = plan_memory(program, layout, limits, GUARD_BYTES if options.debug else 0, options.shared_workspace)
-    sizes = {weight.name: layout.weight_bytes(weight) for weight in weights_of(spec)}
-    return _Built(checkpoint, program, plan, sizes, Bytes(layout.activation_bytes, layout.kv_bytes))
-
-
-def _open(model: str | Path, weights: str) -> Checkpoint:
-    shape = config_of(model)
-    if shape is not None:
-        return RandomCheckpoint(shape, str(model), weights)
-    return Checkpoint(Path(model), weights)

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from eet_demo.engine.blocks import BLOCK_BYTES, BLOCK_VALUES, WeightFormat, dequantise
 from eet_demo.engine.checkpoint import POSITIONS, Checkpoint, RawBlock, RowBlock
+from eet_demo.engine.compile_spec import build_program
 from eet_demo.engine.dtypes import Real, from_bfloat16
 from eet_demo.engine.executors import Step
 from eet_demo.engine.executors.cpu.executor import CpuExecutor, rounded
 from eet_demo.engine.executors.cpu.layout import PANEL, CpuLayout
 from eet_demo.engine.families import weights_of
 from eet_demo.engine.plan import Limits, plan_memory
-from eet_demo.engine.program import Op, build_program
+from eet_demo.engine.program import Op
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.engine.weights import Weight
 from eet_demo.records import EngineOptions, Sampling

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import pytest
 
+from eet_demo.engine.compile_spec import build_program
 from eet_demo.engine.executors.reference.executor import ReferenceLayout
 from eet_demo.engine.families import weights_of
 from eet_demo.engine.plan import ALIGNMENT, Limits, Plan, plan_memory
-from eet_demo.engine.program import Op, build_program
+from eet_demo.engine.program import Op
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.errors import MemoryPlanError, UnsupportedError
 

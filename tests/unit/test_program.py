@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
+from eet_demo.engine.compile_spec import build_program
+from eet_demo.engine.executors.cpu.lowering import Lowering
+from eet_demo.engine.executors.cuda.runtime.few_rows import FewRows
+from eet_demo.engine.executors.cuda.runtime.many_rows import ManyRows
+from eet_demo.engine.executors.reference.executor import ReferenceExecutor
 from eet_demo.engine.families import spec_from_config
-from eet_demo.engine.program import Attention, Bytes, Work, build_program
+from eet_demo.engine.program import Attention, NormLmHead, Op, Sample
+from eet_demo.engine.weights import Part, Weight
+from eet_demo.engine.work import Bytes, Work
 
 LLAMA = {
     "model_type": "llama",
@@ -73,3 +81,29 @@ def test_arithmetic_of_attention_stops_at_the_window() -> None:
     ops = [op for op in build_program(spec_from_config(MISTRAL)).ops if isinstance(op, Attention)]
     assert ops[0].flops(Work.decode(2, 40)) == 2 * 4 * 11 * 64
     assert dataclasses.replace(ops[0], window=None).flops(Work.decode(2, 40)) == 2 * 4 * 40 * 64
+
+
+HEAD = {NormLmHead, Sample}
+"""No part of a pass on the executors that draw tokens apart from it."""
+
+
+@pytest.mark.parametrize(
+    ("executor", "method", "apart"),
+    [(ReferenceExecutor, "_run", HEAD), (Lowering, "_record", set()), (FewRows, "run", HEAD), (ManyRows, "run", HEAD)],
+)
+def test_every_executor_has_a_method_for_every_op(executor: type, method: str, apart: set[type]) -> None:
+    known = set(vars(executor)[method].dispatcher.registry) - {object}
+    assert known == set(Op.__subclasses__()) - apart
+
+
+def test_gate_and_up_rows_alternate_and_other_parts_follow_each_other() -> None:
+    gate, up = Part("gate", 5), Part("up", 5)
+    for parts, interleaved in (((gate, up), True), ((gate, up), False), ((Part("q", 7), Part("k", 2), gate), False)):
+        weight = Weight("w", parts, 4, interleaved)
+        filled = np.full(weight.rows, -1)
+        for part, own in enumerate(parts):
+            for start in range(0, own.rows, 3):  # in blocks, as a checkpoint is read
+                count = min(3, own.rows - start)
+                filled[weight.rows_of(part, start, count)] = 100 * part + np.arange(start, start + count)
+        expected = np.concatenate([100 * part + np.arange(own.rows) for part, own in enumerate(parts)])
+        assert filled.tolist() == (expected.reshape(2, 5).T.ravel() if interleaved else expected).tolist()

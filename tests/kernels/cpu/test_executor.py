@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from eet_demo.engine.compile_spec import build_program
 from eet_demo.engine.executors import Step
 from eet_demo.engine.executors.cpu.executor import CpuExecutor
 from eet_demo.engine.executors.cpu.layout import CpuLayout
 from eet_demo.engine.plan import Limits, plan_memory
-from eet_demo.engine.program import build_program
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.errors import NumericsError, UnsupportedError
 from eet_demo.records import EngineOptions

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from eet_demo.engine.blocks import WeightFormat
+from eet_demo.engine.compile_spec import build_program
 from eet_demo.engine.dtypes import Real
 from eet_demo.engine.executors.cpu.executor import CpuExecutor, rounded
 from eet_demo.engine.executors.cpu.layout import CpuLayout
 from eet_demo.engine.executors.reference import kernels as reference
 from eet_demo.engine.families import weights_of
 from eet_demo.engine.plan import Limits, plan_memory
-from eet_demo.engine.program import build_program
 from eet_demo.errors import NumericsError, UnsupportedError
 from eet_demo.machine.hardware import cpu_features
 from eet_demo.records import EngineOptions
