@@ -99,9 +99,9 @@ inline void dequantise_row(int32_t format, const uint8_t* panel, int64_t lane, i
   }
 }
 
-// raw (count, blocks of a row) as in the file; row r becomes packed row destinations[r].
+// raw (count, blocks of a row) as in the file; row r becomes row destinations[r] of the panels.
 template <int32_t kFormat>
-void pack_blocks(const uint8_t* raw, int64_t count, int64_t depth, const int32_t* destinations, uint8_t* panels) {
+void fill_block_panels(const uint8_t* raw, int64_t count, int64_t depth, const int32_t* destinations, uint8_t* panels) {
   constexpr int kHeader = kFormat == kQ41 ? 4 : 2, kQuants = nibbles(kFormat) ? 16 : 32;
   const int64_t blocks = depth / kBlock;
   for (int64_t row = 0; row < count; ++row) {
@@ -119,15 +119,15 @@ void pack_blocks(const uint8_t* raw, int64_t count, int64_t depth, const int32_t
   }
 }
 
-inline void pack_blocks(int32_t format, const uint8_t* raw, int64_t count, int64_t depth, const int32_t* destinations,
-                        uint8_t* panels) {
+inline void fill_block_panels(int32_t format, const uint8_t* raw, int64_t count, int64_t depth,
+                              const int32_t* destinations, uint8_t* panels) {
   switch (format) {
     case kQ80:
-      return pack_blocks<kQ80>(raw, count, depth, destinations, panels);
+      return fill_block_panels<kQ80>(raw, count, depth, destinations, panels);
     case kQ40:
-      return pack_blocks<kQ40>(raw, count, depth, destinations, panels);
+      return fill_block_panels<kQ40>(raw, count, depth, destinations, panels);
     default:
-      return pack_blocks<kQ41>(raw, count, depth, destinations, panels);
+      return fill_block_panels<kQ41>(raw, count, depth, destinations, panels);
   }
 }
 

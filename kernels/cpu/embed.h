@@ -1,6 +1,6 @@
 // embed: residual[row] = tokens[id] * scale (+ positions[position]), normalised where the op has a norm.
 //
-// in:     token ids, positions (rows,) int32; tokens packed in panels (the head's own copy when tied, see matmul.h and
+// in:     token ids, positions (rows,) int32; tokens in panels (the head's own copy when tied, see matmul.h and
 //         blocks.h);
 //         positions (max_positions, hidden) float32 row-major.
 // out:    residual (rows, hidden) float32.

@@ -16,7 +16,7 @@
 #include "norm_lm_head.h"
 #include "norm_mlp.h"
 #include "norm_qkv.h"
-#include "pack.h"
+#include "panels.h"
 #include "program.h"
 #include "sample.h"
 #include "threads.h"
@@ -89,17 +89,18 @@ void eet_stress(eet::Engine* engine, uint64_t seed) { engine->team.stress(seed);
 #endif
 
 // Writes `count` rows (count, depth) of a matrix of `width`-byte floats to their places `destinations` in the panels.
-void eet_pack(int width, const void* rows, int64_t count, int64_t depth, const int32_t* destinations, void* panels) {
+void eet_fill_panels(int width, const void* rows, int64_t count, int64_t depth, const int32_t* destinations,
+                     void* panels) {
   if (width == 2)
-    eet::pack_rows(static_cast<const uint16_t*>(rows), count, depth, destinations, static_cast<uint16_t*>(panels));
+    eet::fill_panels(static_cast<const uint16_t*>(rows), count, depth, destinations, static_cast<uint16_t*>(panels));
   else
-    eet::pack_rows(static_cast<const float*>(rows), count, depth, destinations, static_cast<float*>(panels));
+    eet::fill_panels(static_cast<const float*>(rows), count, depth, destinations, static_cast<float*>(panels));
 }
 
 // The same for `count` rows of GGUF blocks.
-void eet_pack_blocks(int format, const uint8_t* raw, int64_t count, int64_t depth, const int32_t* destinations,
-                     uint8_t* panels) {
-  eet::pack_blocks(format, raw, count, depth, destinations, panels);
+void eet_fill_block_panels(int format, const uint8_t* raw, int64_t count, int64_t depth, const int32_t* destinations,
+                           uint8_t* panels) {
+  eet::fill_block_panels(format, raw, count, depth, destinations, panels);
 }
 
 // Faults in `bytes` bytes of fresh memory, a share each, so that no step pays for it.

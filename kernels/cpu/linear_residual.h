@@ -1,6 +1,6 @@
 // linear_residual: residual += scale * (x W^T + b); or, where norm_add follows, target = scale * (x W^T + b).
 //
-// in:     x (rows, in_features) float32, W packed (matmul.h), b (out_features,) or null.
+// in:     x (rows, in_features) float32, W in panels (matmul.h), b (out_features,) or null.
 // out:    target (rows, out_features) float32.
 // items:  pairs of panels; each output has one writer.
 // moves:  4 * in_features * out_features bytes of weights, rows * 4 * (in_features + 2 * out_features).

@@ -1,5 +1,5 @@
-// y = x W^T for packed weights: one microkernel for decode (one row, weights streamed) and prefill (many rows, weights
-// from the cache).
+// y = x W^T for weights in panels: one microkernel for decode (one row, weights streamed) and prefill (many rows,
+// weights from the cache).
 //
 // Panels: W (out_features, in_features) is stored as [ceil(out_features / 16)][in_features][16] float32: sixteen output
 // features side by side, in_features running, rows padded with zeros. A step k of the microkernel loads the panels' 16

@@ -1,6 +1,6 @@
 // norm_lm_head: logits = soft_cap(scale * (norm(residual[wanted]) W^T + b)).
 //
-// in:     residual (rows, hidden) float32, wanted rows (wanted,) int32, W packed (matmul.h; the embedding when tied).
+// in:     residual (rows, hidden) float32, wanted rows (wanted,) int32, W in panels (matmul.h; tied, the embedding).
 // out:    logits (wanted, vocab_size) float32.
 // items:  wanted rows of the norm, then pairs of panels.
 // moves:  4 * vocab_size * hidden bytes of weights, wanted * 4 * (hidden + vocab_size).

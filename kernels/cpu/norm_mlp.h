@@ -1,7 +1,7 @@
 // norm_mlp: hidden = act(gate) * up, or act(up), of norm(residual) W^T + b.
 //
-// in:     residual (rows, hidden_size) float32; W packed (matmul.h), gated: a panel of 16 gate rows, then the panel of
-//         the same 16 up rows, so both factors of an output meet in one tile.
+// in:     residual (rows, hidden_size) float32; W in panels (matmul.h), gated: a panel of 16 gate rows, then the panel
+//         of the same 16 up rows, so both factors of an output meet in one tile.
 // out:    hidden (rows, intermediate_size) float32.
 // items:  rows of the norm, then pairs of panels.
 // moves:  4 * hidden_size * rows of W bytes of weights, rows * 4 * (hidden_size + intermediate_size).

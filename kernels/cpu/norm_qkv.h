@@ -1,8 +1,8 @@
 // norm_qkv: q, k, v = norm(residual) W^T + b; q and k normalised and rotated; k and v appended to the KV cache.
 //
-// in:     residual (rows, hidden) float32; W packed (matmul.h), rows q heads, k heads, v heads. In a rotated head the
-//         packer puts the two elements of a rotary pair side by side (element i beside i + rotary_dim / 2), in q and k
-//         alike, which leaves q.k as it was; so a pair never straddles a tile and turns in registers.
+// in:     residual (rows, hidden) float32; W in panels (matmul.h), rows q heads, k heads, v heads. In a rotated head
+//         the loader puts the two elements of a rotary pair side by side (element i beside i + rotary_dim / 2), in q
+//         and k alike, which leaves q.k as it was; so a pair never straddles a tile and turns in registers.
 // out:    q (rows, num_heads * head_dim) float32; the rows' slots of the cache (cache.h).
 // qk_norm: the norm of q and k, where the family has one: kHead each head alone with one weight (head_dim,) for all,
 //         kHeads with a weight of its own each, kFull all heads of q, and of k, at once. It needs whole heads, so the

@@ -17,7 +17,7 @@ enum Format : int32_t { kFloat32, kFloat16, kBfloat16, kQ80, kQ40, kQ41 };
 // What all ops share.
 struct Model {
   int32_t vocab_size, hidden_size, num_heads, num_kv_heads, head_dim;
-  int32_t rotary_dim;        // leading elements of a head that turn; pairs lie side by side (the packer sees to that)
+  int32_t rotary_dim;        // leading elements of a head that turn; pairs lie side by side (the loader sees to that)
   int32_t max_batch, max_context;
   float attention_scale, attention_soft_cap;  // a cap of 0 is none
 };
@@ -35,11 +35,11 @@ struct Op {
   int32_t pieces;            // int8 numbers an activation becomes where the weight is quantised, see activations.h
   float norm_eps, scale, soft_cap;
   const float *norm_weight, *norm_bias;  // (in_features,); no weight, no norm
-  const float *q_norm, *k_norm;          // in the packed rows' order
+  const float *q_norm, *k_norm;          // in the panels' order of rows
   const float* frequencies;  // (rotary_dim / 2,) radians a position, null where nothing turns; Python's own memory
   const float* slopes;       // (num_heads,) of ALiBi, or null; Python's own memory
-  const uint8_t* weight;     // packed panels, see matmul.h and blocks.h
-  const float* bias;         // in the packed rows' order, padded as they are
+  const uint8_t* weight;     // panels, see matmul.h and blocks.h
+  const float* bias;         // in the panels' order of rows, padded as they are
   const float* positions;    // (max_positions, hidden_size) learned positions, row-major
   const float* source;
   float* target;

@@ -1,4 +1,4 @@
-"""embed: a copy (a scale of 4 rounds nothing), so exact but for a norm; the token table is the head's packed one."""
+"""embed: a copy (a scale of 4 rounds nothing), so exact but for a norm; the token table is the head's panels."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_load_faults_in_the_arena_and_no_more(monkeypatch: pytest.MonkeyPatch) -
     def touch(*arguments: int) -> None:
         touched.append(arguments)
 
-    monkeypatch.setattr(executor, "_library", SimpleNamespace(eet_touch=touch, eet_pack=library.eet_pack))
+    monkeypatch.setattr(executor, "_library", SimpleNamespace(eet_touch=touch, eet_fill_panels=library.eet_fill_panels))
     executor.load(RandomCheckpoint(llama(), seed=1))
     monkeypatch.undo()
     executor.close()

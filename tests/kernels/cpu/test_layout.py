@@ -1,11 +1,11 @@
-"""Packed rows: every row has one place of its own, and what the plan reserves is what the C++ writes."""
+"""Rows of panels: every row has one place of its own, and what the plan reserves is what the C++ writes."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from eet_demo.engine.executors.cpu.layout import PANEL, CpuLayout, destinations, packed_rows
+from eet_demo.engine.executors.cpu.layout import PANEL, CpuLayout, destinations, panel_rows
 from eet_demo.engine.families import weights_of
 from eet_demo.engine.spec import ModelSpec
 from tests.kernels.cpu_harness import gpt2, llama
@@ -26,10 +26,10 @@ def test_rows_have_places_of_their_own(name: str) -> None:
         assert len(places) == weight.rows
         assert len(np.unique(places)) == len(places), weight.name
         assert places.min() >= 0
-        assert places.max() < packed_rows(weight)
-        assert packed_rows(weight) % PANEL == 0
+        assert places.max() < panel_rows(weight)
+        assert panel_rows(weight) % PANEL == 0
         if weight.is_matrix and weight.name != "embed.positions":
-            assert CpuLayout().weight_bytes(weight) == 4 * packed_rows(weight) * weight.columns
+            assert CpuLayout().weight_bytes(weight) == 4 * panel_rows(weight) * weight.columns
 
 
 def test_gate_and_up_alternate_by_panels() -> None:
@@ -38,7 +38,7 @@ def test_gate_and_up_alternate_by_panels() -> None:
     gate, up = destinations(spec, weight)
     assert gate[:17].tolist() == [*range(16), 32]
     assert np.array_equal(up, gate + PANEL)
-    assert packed_rows(weight) == 2 * 48
+    assert panel_rows(weight) == 2 * 48
 
 
 def test_rotary_partners_are_neighbours_in_q_and_k_alone() -> None:

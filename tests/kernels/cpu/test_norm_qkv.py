@@ -59,7 +59,7 @@ def expected(loaded: Rig, x: Array, step: Step, dtype: Any) -> tuple[Array, Arra
 
 
 def side_by_side(spec: ModelSpec) -> Array:
-    """Element of a head that stands at each place of the packed head."""
+    """Element of a head that stands at each place of the head in panels."""
     if spec.positions[0] != "rotary" or spec.rope_pairs == "interleaved":
         return np.arange(spec.head_dim)
     half = spec.rotary_dim // 2

@@ -76,7 +76,7 @@ class CpuExecutor:
         self.threads = threads
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Packs every weight into the arena and faults the rest of it in.
+        """Brings every weight into the arena and faults the rest of it in.
 
         Raises:
             CheckpointError: missing or misshapen tensors, before anything is read.
@@ -202,7 +202,7 @@ class CpuExecutor:
                 name = weight.parts[block.part].tensor
                 raise NumericsError(f"{name} holds values beyond float16's 65,504; choose bfloat16 or float32")
             rows: NDArray[np.int32] = places[block.part][block.start : block.start + len(values)]
-            self._library.eet_pack(
+            self._library.eet_fill_panels(
                 target.itemsize, values.ctypes.data, len(values), weight.columns, rows.ctypes.data, target.ctypes.data
             )
 
@@ -214,7 +214,7 @@ class CpuExecutor:
         for block in checkpoint.raw_blocks(weight):
             raw = np.ascontiguousarray(block.raw)
             rows: NDArray[np.int32] = places[block.part][block.start : block.start + len(raw)]
-            self._library.eet_pack_blocks(
+            self._library.eet_fill_block_panels(
                 code, raw.ctypes.data, len(raw), weight.columns, rows.ctypes.data, target.ctypes.data
             )
 

@@ -1,4 +1,4 @@
-"""What the CPU executor stores where: packed panels for every matrix, and the scratch of each op. Needs no compiler.
+"""What the CPU executor stores where: panels for every matrix, and the scratch of each op. Needs no compiler.
 
 Numbers of this file that end in the C++ too: PANEL (kPanel of matmul.h), CHUNK and PARTIAL_HEAD (attention.h),
 SHARED_BYTES (sizeof(Shared) of sample.h), ACTIVATION_BLOCK_BYTES (sizeof(Activations<3>) of activations.h).
@@ -56,13 +56,13 @@ class CpuLayout:
 
     def weight_bytes(self, weight: Weight) -> int:
         if not weight.is_matrix:
-            return FLOAT * packed_rows(weight)
+            return FLOAT * panel_rows(weight)
         if weight.name == POSITIONS:
             return FLOAT * weight.rows * weight.columns
         format = self.format_of(weight.name)
         if format in BLOCK_BYTES:
-            return packed_rows(weight) * row_bytes(cast(WeightFormat, format), weight.columns)
-        return (FLOAT if format == "float32" else FLOAT // 2) * packed_rows(weight) * weight.columns
+            return panel_rows(weight) * row_bytes(cast(WeightFormat, format), weight.columns)
+        return (FLOAT if format == "float32" else FLOAT // 2) * panel_rows(weight) * weight.columns
 
     def scratch_bytes(self, op: p.Op, limits: Limits) -> int:
         """What an op works in, then its input rows as integers where its weight is quantised."""
@@ -100,13 +100,13 @@ def _lines(size: int) -> int:
     return round_up(size, ALIGNMENT)
 
 
-def packed_rows(weight: Weight) -> int:
+def panel_rows(weight: Weight) -> int:
     """Rows the weight fills, padding included: each part of a gated pair is padded alone."""
     return sum(padded(part.rows) for part in weight.parts) if weight.interleaved else padded(weight.rows)
 
 
 def destinations(spec: ModelSpec, weight: Weight) -> list[NDArray[np.int32]]:
-    """For each part, int32 (part.rows,): the packed row each of its rows becomes.
+    """For each part, int32 (part.rows,): the row of the panels that each of its rows becomes.
 
     Gate and up alternate by panels. In layers with rotary half pairs, rows of q and k heads are reordered so that the
     two elements of a pair are neighbours. A bias takes its matrix's order, and so do the weights of q's and k's norms.
@@ -115,14 +115,14 @@ def destinations(spec: ModelSpec, weight: Weight) -> list[NDArray[np.int32]]:
         rows = np.arange(weight.parts[0].rows)
         gate = rows // PANEL * 2 * PANEL + rows % PANEL
         return [gate.astype(np.int32), (gate + PANEL).astype(np.int32)]
-    packed = np.arange(weight.rows)
+    places = np.arange(weight.rows)
     kind = weight.name.split(".")[-2]
     if kind in ("qkv", "q_norm", "k_norm") and _turns_halves(spec, int(weight.name.split(".")[1])):
         turned = spec.q_size + spec.kv_size if kind == "qkv" else weight.rows
-        head, element = np.divmod(packed[:turned], spec.head_dim)
-        packed[:turned] = head * spec.head_dim + _side_by_side(spec)[element]
+        head, element = np.divmod(places[:turned], spec.head_dim)
+        places[:turned] = head * spec.head_dim + _side_by_side(spec)[element]
     starts = np.cumsum([0] + [part.rows for part in weight.parts])
-    return [packed[start:stop].astype(np.int32) for start, stop in pairwise(starts)]
+    return [places[start:stop].astype(np.int32) for start, stop in pairwise(starts)]
 
 
 def _turns_halves(spec: ModelSpec, layer: int) -> bool:

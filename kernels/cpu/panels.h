@@ -1,4 +1,4 @@
-// Packing: rows of a checkpoint's matrix to their places among the panels of matmul.h.
+// Rows of a checkpoint's matrix to their places among the panels of matmul.h.
 #pragma once
 
 #include <algorithm>
@@ -8,10 +8,10 @@
 
 namespace eet {
 
-// rows (count, depth) row-major; row r becomes packed row destinations[r], lane destination % 16 of its panel.
+// rows (count, depth) row-major; row r becomes row destinations[r] of the panels, lane destination % 16 of its panel.
 // Sixteen rows at a time, a few columns of each, so that the panel's lines stay in the first-level cache.
 template <class Weight>
-void pack_rows(const Weight* rows, int64_t count, int64_t depth, const int32_t* destinations, Weight* panels) {
+void fill_panels(const Weight* rows, int64_t count, int64_t depth, const int32_t* destinations, Weight* panels) {
   constexpr int64_t kColumns = 64;
   for (int64_t first = 0; first < count; first += kPanel) {
     const int64_t last = std::min(count, first + kPanel);
