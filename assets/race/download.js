@@ -6,7 +6,7 @@ import { make } from "./dom.js";
 
 const FORGOTTEN_WORDS = "The server no longer keeps this race, only newer ones.";
 const FORGOTTEN_REMEDY = "Press Race to run it again, then download its trace.";
-const SILENT_REMEDY = "If the server was stopped, start it again (python app.py) and reload this page.";
+const SILENT_REMEDY = "If the server was stopped, start it again (python -m eet_demo) and reload this page.";
 
 /**
  * @param {() => Promise<Trace | null>} ask for the trace; null when it is not kept any more

@@ -16,7 +16,7 @@ const TICK_MS = 100;
 const SILENCE_MS = 10000; // the server gives a sign of life every quarter of a second
 const REPLAY_DELAY_MS = 1500;
 const SILENT_WORDS = "No word from the server for ten seconds.";
-const SILENT_REMEDY = "If it was stopped, start it again (python app.py) and reload this page.";
+const SILENT_REMEDY = "If it was stopped, start it again (python -m eet_demo) and reload this page.";
 
 /** @type {SideState[]} */
 const ANNOUNCED = ["prefilling", "done", "failed", "stopped"];

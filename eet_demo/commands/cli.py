@@ -1,7 +1,8 @@
-"""The command line: `python -m eet_demo <command>`. Commands import what they need when they run."""
+"""The command line: `eet-demo`, or `python -m eet_demo`. Commands import what they need when they run."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.text import Text
 
 from eet_demo.errors import EetError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 _STAGES = {
     "wait": "another process is fetching it",
@@ -25,9 +26,31 @@ _STAGES = {
 }
 
 
-@app.callback()
-def commands() -> None:
-    """Watch stock Hugging Face generate and an optimised engine write the same text side by side."""
+Host = Annotated[str | None, typer.Option(help="Where to listen; 127.0.0.1 is this machine alone.")]
+Port = Annotated[int | None, typer.Option(help="Where to listen.", min=1, max=65535)]
+
+
+@app.callback(invoke_without_command=True)
+def page(
+    context: typer.Context,
+    host: Host = None,
+    port: Port = None,
+    share: Annotated[bool, typer.Option(help="Also through a public gradio.live address.")] = False,
+) -> None:
+    """Watch stock Hugging Face generate and an optimised engine write the same text side by side.
+
+    Without a command: the page.
+    """
+    if context.invoked_subcommand is not None:
+        if host or port or share:
+            raise typer.BadParameter("--host, --port and --share are the page's: give them without a command.")
+        return
+    from eet_demo.settings import load_settings
+
+    settings = load_settings()
+    from eet_demo.ui import serve  # after the settings: a wrong one is said at once
+
+    serve(settings, host or settings.host, port or settings.port, share or settings.share)
 
 
 @app.command()
@@ -82,8 +105,8 @@ def _progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 @app.command()
 def replay(
     trace: Annotated[Path, typer.Argument(help="A trace: of race --out, or downloaded from the page.")],
-    host: Annotated[str | None, typer.Option(help="Where to listen; 127.0.0.1 is this machine alone.")] = None,
-    port: Annotated[int | None, typer.Option(help="Where to listen.", min=1, max=65535)] = None,
+    host: Host = None,
+    port: Port = None,
 ) -> None:
     """Serve a page that plays a recorded race."""
     from eet_demo.settings import load_settings
@@ -93,14 +116,20 @@ def replay(
     serve_replay(trace, host or settings.host, port or settings.port)
 
 
-def main() -> None:
-    """Runs a command."""
+@functools.cache
+def program() -> typer.Typer:
+    """Every command; those of other files too, which import more than most runs need."""
     from eet_demo.commands.quality import register as register_quality
-    from eet_demo.commands.race import register  # not for app.py, which needs this module's errors alone
+    from eet_demo.commands.race import register
 
     register(app)
     register_quality(app)
-    report_errors(app)
+    return app
+
+
+def main() -> None:
+    """Runs a command, or the page."""
+    report_errors(program())
 
 
 def report_errors(program: Callable[[], object]) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from eet_demo.commands.cli import program
 from tests.gguf_files import random_model, write_gguf
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +94,17 @@ def test_doctor_without_the_model_says_how_to_get_it(tmp_path: Path) -> None:
     assert "python -m eet_demo fetch smollm2-135m" in done.stdout
 
 
-def test_help_lists_the_commands() -> None:
-    done = run("--help", COLUMNS="120")
-    assert done.returncode == 0
-    assert all(command in done.stdout for command in ("fetch", "doctor"))
+def test_help_lists_every_command_and_each_has_its_own() -> None:
+    wide = CliRunner(env={"COLUMNS": "120"})
+    listed = re.findall(r"^│ (\w+) {2,}\w", wide.invoke(program(), "--help").stdout.partition("Commands")[2], re.M)
+    assert listed == ["fetch", "doctor", "replay", "bench", "race", "quality"]
+    for command in listed:
+        own = wide.invoke(program(), [command, "--help"])
+        assert own.exit_code == 0, own.output
+        assert f" {command} [OPTIONS]" in own.stdout
+
+
+def test_options_of_the_page_before_a_command_are_refused() -> None:
+    done = CliRunner().invoke(program(), ["--port", "8000", "doctor"])
+    assert done.exit_code == 2
+    assert "--port" in done.stderr
