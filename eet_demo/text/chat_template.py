@@ -1,98 +1,57 @@
-"""A checkpoint's chat template, rendered in jinja2's sandbox with the names transformers gives a template.
-
-Templates come from whoever published a model, so they see plain strings only, can change nothing and cannot reach
-Python's internals (the same limits as `_cached_compile_jinja_template` of transformers' utils/chat_template_utils.py).
+"""A checkpoint's chat template, rendered in a process of its own (`template_process.py`): jinja2's sandbox keeps it
+from Python's internals, the process from memory and time without end.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
-from typing import Any
-
-import jinja2
-import jinja2.ext
-import jinja2.nodes
-import jinja2.parser
-import jinja2.utils
-from jinja2.exceptions import SecurityError, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from eet_demo.errors import CheckpointError
 
 Message = Mapping[str, str]
 """`{"role": "user", "content": "..."}`"""
 
+MOST_CHARACTERS = 1_000_000
+WAIT_S = 60.0
+"""The process itself has 2 seconds of the processor; this is for a machine that is too busy to give it them."""
 
-class _Generation(jinja2.ext.Extension):
-    """`{% generation %}` marks an assistant's words for training; here its body is all that matters."""
-
-    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
-
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-class _Namespace(jinja2.utils.Namespace):
-    """jinja2's namespace without names that reach into Python."""
-
-    def __init__(*args: Any, **kwargs: Any) -> None:
-        for name in dict(*args[1:], **kwargs):
-            _refuse_private(name)
-        jinja2.utils.Namespace.__init__(*args, **kwargs)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _refuse_private(name)
-        super().__setitem__(name, value)
-
-
-def _refuse_private(name: Any) -> None:
-    if isinstance(name, str) and name.startswith("_"):
-        raise SecurityError(f"a chat template may not set {name!r}")
-
-
-def _raise_exception(message: str) -> None:
-    raise TemplateError(message)
-
-
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
-    """Without the HTML escapes of jinja2's own filter."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
-
-
-def _strftime_now(pattern: str) -> str:
-    return datetime.now().strftime(pattern)
-
-
-@functools.lru_cache(maxsize=8)
-def _compile(template: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    names: dict[str, Callable[..., Any]] = {
-        "raise_exception": _raise_exception,
-        "strftime_now": _strftime_now,
-        "namespace": _Namespace,
-    }
-    environment.globals.update(names)
-    return environment.from_string(template)
+_PROCESS = Path(__file__).with_name("template_process.py")
 
 
 def render(template: str, messages: Sequence[Message], special_tokens: Mapping[str, str]) -> str:
-    """The conversation as the text that ends where the assistant begins to write.
+    """The conversation as the text that ends where the assistant begins to write; the same on every day.
 
     Args:
         special_tokens: `bos_token`, `eos_token`, ... as the template may write them itself.
 
     Raises:
-        CheckpointError: the template is broken or refuses these messages.
+        CheckpointError: the template is broken, refuses these messages, or takes too long, too much memory or room.
     """
     plain = [{str(key): str(value) for key, value in message.items()} for message in messages]
+    names = {"messages": plain, "add_generation_prompt": True, **special_tokens}
+    return _rendered(json.dumps({"template": template, "names": names, "most_characters": MOST_CHARACTERS}))
+
+
+@functools.lru_cache(maxsize=8)
+def _rendered(asked: str) -> str:
+    """Kept, since a process costs a fifth of a second."""
+    command = [sys.executable, "-P", str(_PROCESS)]
     try:
-        return _compile(template).render(messages=plain, add_generation_prompt=True, **special_tokens)
-    except (TemplateError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"The model's chat template cannot be applied: {error}") from error
+        done = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise CheckpointError(
+            f"The model's chat template cannot be applied: no answer in {WAIT_S:.0f} seconds"
+        ) from None
+    if done.returncode:
+        said = done.stderr.strip().rpartition("\n")[2] or "it was ended: too long, or too much memory"
+        raise CheckpointError(f"The model's chat template cannot be applied: {said}")
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        raise CheckpointError(f"The model's chat template cannot be applied: {answer['error']}")
+    text: str = answer["text"]
+    return text

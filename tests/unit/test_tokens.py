@@ -176,6 +176,29 @@ def test_broken_or_prying_template_is_refused(tmp_path: Path, template: str) -> 
         Tokenizer(folder).chat([{"role": "user", "content": "a"}])
 
 
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% for i in range(10 ** 9) %}{% endfor %}", "Range too big"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "ended: too long"),
+        ("{{ 7 ** (10 ** 9) }}", "ended: too long"),
+        ("{{ 'a' * 10 ** 10 }}", "more than 512 MiB"),
+        ("{{ 'a' * 10 ** 7 }}", "writes 10,000,000 characters; at most 1,000,000"),
+    ],
+)
+def test_template_without_an_end_is_ended(tmp_path: Path, template: str, words: str) -> None:
+    folder = folder_with(tmp_path, byte_level_tokenizer(331), {"chat_template": template})
+    with pytest.raises(CheckpointError, match=f"chat template cannot be applied: .*{words}"):
+        Tokenizer(folder).chat([{"role": "user", "content": "a"}])
+
+
+def test_template_reads_the_same_date_on_every_day(tmp_path: Path) -> None:
+    """Two races of the same settings have the same prompt."""
+    template = "{{ strftime_now('%d %b %Y') }}{{ messages[0].content }}"
+    tokenizer = Tokenizer(folder_with(tmp_path, byte_level_tokenizer(331), {"chat_template": template}))
+    assert tokenizer.chat([{"role": "user", "content": "a"}]) == tokenizer.encode("26 Jul 2024a")
+
+
 def test_template_that_drops_the_words_is_refused(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, byte_level_tokenizer(331), {"chat_template": "nothing"})
     with pytest.raises(CheckpointError, match="leaves out"):
