@@ -12,8 +12,9 @@ import gradio as gr
 from eet_demo.declared import Setting, settings_of
 from eet_demo.records import RaceSettings
 from eet_demo.sides.names import split_sides
-from eet_demo.ui.handlers import Handlers, explained, session_of
+from eet_demo.ui.handlers import Handlers, session_of
 from eet_demo.ui.offer import Offer
+from eet_demo.ui.visitors import explained
 
 Endpoint = Callable[..., Iterator[dict[str, Any] | None]]
 

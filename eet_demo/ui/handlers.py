@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,12 +10,11 @@ from typing import Any
 
 import gradio as gr
 
-from eet_demo.errors import EetError, StoppedError
+from eet_demo.errors import StoppedError
 from eet_demo.records import RaceSettings, as_json
 from eet_demo.sides.pairing import shown
 from eet_demo.ui.runs import Payload, RaceLike, Run, Runs, Update
-
-LOGGER = logging.getLogger(__name__)
+from eet_demo.ui.visitors import error_update, for_visitors
 
 SIGN_OF_LIFE_S = 0.25
 """Longest silence of a running race: Gradio closes the generator of a visitor who left only between two yields."""
@@ -30,24 +27,6 @@ READY_WORDS = "Ready"
 FORGOTTEN = StoppedError("Many others have asked for a race since, and yours lost its place in the queue.")
 
 MakeRace = Callable[[RaceSettings], RaceLike]
-
-
-def error_update(error: Exception) -> Update:
-    """An error as one update for the page."""
-    message, remedy = explained(error)
-    return {"kind": "error", "message": message, "remedy": remedy}
-
-
-def explained(error: Exception) -> tuple[str, str]:
-    """(message, remedy) as a visitor may read them.
-
-    An unforeseen error is logged with its trace; the visitor gets the number that finds it there, and nothing else.
-    """
-    if isinstance(error, EetError):
-        return str(error), error.remedy
-    number = secrets.token_hex(4)
-    LOGGER.error("unforeseen error %s", number, exc_info=error)
-    return f"Something unforeseen failed (error {number}).", "Try again; the server's log has the details."
 
 
 @dataclass(frozen=True)
@@ -123,7 +102,7 @@ class Handlers:
                 for updates in batches:
                     if updates or time.monotonic() - spoke_s > SIGN_OF_LIFE_S:
                         spoke_s = time.monotonic()
-                        yield updates
+                        yield [for_visitors(update) for update in updates]
         finally:
             run.finish()
 

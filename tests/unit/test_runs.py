@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from eet_demo.errors import StoppedError
+from eet_demo.errors import CheckpointError, StoppedError
 from eet_demo.records import RaceSettings
 from eet_demo.ui import runs as module
 from eet_demo.ui.handlers import Handlers
 from eet_demo.ui.runs import Run, Runs
+from eet_demo.ui.visitors import explained, for_visitors, without_folders
 
 SETTINGS = RaceSettings("smollm2-135m")
-TRACE = {"format": "eet-race", "notes": []}
+TRACE: dict[str, Any] = {"format": "eet-race", "notes": [], "sides": []}
 
 
 class FakeRace:
@@ -174,3 +175,34 @@ def test_what_was_not_foreseen_is_logged_and_keeps_its_words_to_itself(caplog: p
     assert "/home/owner/secret" in caplog.text
     number = failed["message"].partition("(error ")[2].partition(")")[0]
     assert number in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("/home/u/.cache/eet/models/x/tokenizer.json cannot be read", "tokenizer.json cannot be read"),
+        ("in '/srv/a b/c' and \"/srv/d/e\"", "in 'a b/c' and \"e\""),
+        ("its folder ~/models/mine is missing", "its folder mine is missing"),
+        ("owner/name at 1/2 of 3 GB/s: https://huggingface.co/owner/name, /race", None),
+    ],
+)
+def test_visitors_do_not_read_where_things_lie(said: str, told: str | None) -> None:
+    assert without_folders(said) == (told or said)
+
+
+def test_every_word_of_a_race_but_the_sides_own_is_without_folders() -> None:
+    error = {"message": "/srv/models/x is broken", "remedy": "fetch"}
+    side = {"name": "stock", "error": error, "tokens": {"text": ["/etc/motd/x"]}}
+    trace = {"sides": [side, {**side, "error": None}], "notes": ["see /srv/log/today"]}
+    told = for_visitors({"kind": "result", "trace": trace})["trace"]
+    assert told["sides"][0]["error"] == {"message": "x is broken", "remedy": "fetch"}
+    assert told["sides"][1]["error"] is None
+    assert told["sides"][0]["tokens"] == side["tokens"]
+    assert told["notes"] == ["see today"]
+    assert for_visitors({"kind": "state", "detail": "in /a/b/c"})["detail"] == "in c"
+    assert for_visitors({"kind": "tokens", "text": ["/etc/motd/x"]})["text"] == ["/etc/motd/x"]
+
+
+def test_the_owner_reads_the_whole_error(caplog: pytest.LogCaptureFixture) -> None:
+    assert explained(CheckpointError("/srv/models/x is broken"))[0] == "x is broken"
+    assert "/srv/models/x" in caplog.text
