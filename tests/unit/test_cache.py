@@ -76,6 +76,23 @@ def test_cache_that_is_a_file_is_named_with_its_variable(cache: Path, use: Calla
     assert "can be written" in error.value.remedy
 
 
+@pytest.mark.parametrize("use", [compile_for_the_cpu, compile_for_the_simulator, add_cubin])
+def test_cache_that_may_not_be_looked_into_is_named(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, use: Callable[[], None]
+) -> None:
+    """A home of another user: asking whether a file is there is refused already."""
+    stat = Path.stat
+
+    def refused(self: Path, **options: bool) -> os.stat_result:
+        if cache in self.parents:
+            raise PermissionError(13, "Permission denied", str(self))
+        return stat(self, **options)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    with pytest.raises(CacheError, match=rf"Permission denied.*{CACHE_VARIABLE}"):
+        use()
+
+
 def test_compiler_without_room_is_no_refused_kernel(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = "/usr/bin/ld: final link failed: No space left on device\ncollect2: error: ld returned 1 exit status"
     monkeypatch.setattr(compiler, "_key", lambda *_: "key")

@@ -89,8 +89,8 @@ def named_instance(stem: str, expression: str) -> Instance:
 
 def main(arguments: Sequence[str]) -> int:
     """Returns 1 when a kernel does not compile, 2 when a decode kernel spills registers; prints which."""
-    options = parse(arguments)
     try:
+        options = parse(arguments)
         grouped = instances_wanted(options)
         found = compile_all(grouped, options.arch, options.cubins)
         CubinFolder(options.cubins).prune([read_source(stem) for stem in grouped])

@@ -44,8 +44,9 @@ def library(cache: Path | None = None, extra_flags: Sequence[str] = ()) -> Path:
     compiler = find_compiler()
     flags = [*FLAGS, "-mcpu=native" if platform.machine() == "aarch64" else "-march=native", *extra_flags]
     target = (cache or kernel_cache("cpu")) / f"eet-{_key(compiler, flags)}.so"
-    if not target.exists():
-        compile_library(compiler, flags, SOURCES / "engine.cpp", target)
+    with keeping("the compiled engine", target.parent):
+        if not target.exists():
+            compile_library(compiler, flags, SOURCES / "engine.cpp", target)
     return target
 
 
@@ -61,8 +62,8 @@ def find_compiler() -> str:
 
 
 def compile_library(compiler: str, flags: Sequence[str], source: Path, target: Path) -> None:
-    """Compiles beside `target` and renames, so that a half-written library is never loaded."""
-    with keeping("the compiled engine", target.parent), replacing(target) as built:
+    """Compiles beside `target` and renames, so that a half-written library is never loaded. Raises OSError."""
+    with replacing(target) as built:
         _run([compiler, *flags, str(source), "-o"], built)
 
 

@@ -88,17 +88,18 @@ class SimBuilder:
         self, name: str, arguments: list[str], flags: list[str] | None = None, unit: str = "", what: str = ""
     ) -> Path:
         target = self._build / name
-        if target.exists():
-            return target
         folders = [f"-I{folder}" for folder in (self._folder, CUDA_SOURCES, SIM_SOURCES)]
-        with keeping("the simulator's kernels", self._build), replacing(target) as output:
-            command = [self._compiler, *(flags or self._flags), *folders, *arguments, "-o", str(output)]
-            done = subprocess.run(command, input=unit, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise KernelCompileError(
-                    f"g++ refused {what or name} for the simulator:\n{done.stderr}\nrepeat it with: {' '.join(command)}"
-                    + (f" <<'EOF'\n{unit}EOF" if unit else "")
-                )
+        with keeping("the simulator's kernels", self._build):
+            if target.exists():
+                return target
+            with replacing(target) as output:
+                command = [self._compiler, *(flags or self._flags), *folders, *arguments, "-o", str(output)]
+                done = subprocess.run(command, input=unit, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    repeat = " ".join(command) + (f" <<'EOF'\n{unit}EOF" if unit else "")
+                    raise KernelCompileError(
+                        f"g++ refused {what or name} for the simulator:\n{done.stderr}\nrepeat it with: {repeat}"
+                    )
         return target
 
 

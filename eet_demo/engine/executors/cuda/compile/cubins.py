@@ -33,8 +33,10 @@ class CubinFolder:
     """A folder of cubins. An entry is found only by the hash of the very source and options it was compiled from."""
 
     def __init__(self, folder: Path) -> None:
+        """Raises CacheError for a folder that may not be read."""
         self.folder = folder
-        self._entries = self._read()
+        with keeping("compiled kernels", folder):
+            self._entries = self._read()
 
     def find(self, source: Source, instance: Instance, arch: str) -> Cubin | None:
         """The instance for `arch`, or None when it was not built, or built from another version of the source."""
