@@ -16,6 +16,7 @@ from eet_demo.engine.executors.cuda.compile.resources import Usage, table, usage
 from eet_demo.engine.executors.cuda.compile.sources import CUDA_SOURCES, read_source
 from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
 from eet_demo.paths import kernel_cache
+from tests.kernels.ptx import ptx_of
 from tools.gates import compile as gates
 from tools.gates.instances import ARCHS, MANY_ROWS, gate_instances, gate_specs, runs_on, stems
 
@@ -48,7 +49,7 @@ def test_kernels_compile_and_decode_kernels_do_not_spill(arch: str) -> None:
 def test_nothing_a_predecessor_wrote_is_read_before_the_wait(weights: WeightFormat) -> None:
     """Launches overlap on sm_90: only weights are loaded before `griddepcontrol.wait`, whatever a compiler hoists."""
     for stem, instances in gate_instances([gate_specs()["smollm2-135m"]], ["float16"], [weights]).items():
-        ptx = Nvrtc().ptx(read_source(stem), [instances[0].expression], "compute_90")
+        ptx = ptx_of(read_source(stem), instances[0].expression)
         before, wait, after = ptx[ptx.index(".entry") :].partition("griddepcontrol.wait")
         assert wait, f"{stem} never waits"
         assert ".global" in after, f"{stem} does nothing"
@@ -65,7 +66,7 @@ def test_prefetch_is_a_switch() -> None:
     (instance,) = gate_instances([gate_specs()["smollm2-135m"]], ["float16"], ["dense"], ["linear_residual"]).values()
     source = read_source("linear_residual", defines=("NO_PREFETCH",))
     assert source.digest != read_source("linear_residual").digest
-    ptx = Nvrtc().ptx(source, [instance[0].expression], "compute_90")
+    ptx = ptx_of(source, instance[0].expression)
     assert "ld.global" not in ptx[ptx.index(".entry") :].partition("griddepcontrol.wait")[0]
 
 

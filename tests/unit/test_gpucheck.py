@@ -17,11 +17,11 @@ import typer
 from typer.testing import CliRunner
 
 from eet_demo.engine import shapes
-from eet_demo.engine.executors.cuda.compile.nvrtc import Nvrtc
 from eet_demo.engine.executors.cuda.compile.sources import read_source
 from eet_demo.engine.executors.sim.launcher import SimLauncher
 from eet_demo.errors import EetError, RequestError, UnsupportedError
 from eet_demo.results.trace import load_trace
+from tests.kernels.ptx import ptx_of
 from tools.gpucheck import benches, command, environment, floors, loading, micro, precision, processes, report, suite
 from tools.gpucheck.catalogue import HEADLINES, OTHERS, all_parts
 from tools.gpucheck.parts import Context, Part, Settings, read_records, run_parts, select
@@ -317,7 +317,7 @@ def test_projections_are_those_of_the_model() -> None:
 
 @pytest.mark.parametrize("stem", ["empty", "barriers"])
 def test_bench_kernels_compile_for_hopper(stem: str) -> None:
-    ptx = Nvrtc().ptx(read_source(stem, micro.BENCH_SOURCES), [stem], "compute_90")
+    ptx = ptx_of(read_source(stem, micro.BENCH_SOURCES), stem)
     assert {"empty": "griddepcontrol.wait", "barriers": "ld.acquire.gpu"}[stem] in ptx
 
 

@@ -46,11 +46,6 @@ class Nvrtc:
             lowered = {expression: self._lowered(program, expression) for expression in expressions}
             return Compiled(arch, self._bytes(program, "CUBIN"), lowered, log)
 
-    def ptx(self, source: Source, expressions: Sequence[str], arch: str) -> str:
-        """The same for a virtual architecture (`compute_90`), as PTX text: the order of loads can be read there."""
-        with self._program(source, expressions, arch) as (program, _):
-            return self._text(program, "PTX")
-
     @contextmanager
     def _program(self, source: Source, expressions: Sequence[str], arch: str) -> Iterator[tuple[ctypes.c_void_p, str]]:
         """A compiled program and its log."""
