@@ -9,6 +9,7 @@ from eet_demo.errors import EetError, MemoryPlanError
 from eet_demo.race.lane import Lane
 from eet_demo.sides.build import side_bytes
 from eet_demo.sides.side import SideOptions
+from eet_demo.sizes import size_text
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def decide(lanes: Sequence[Lane], available_bytes: int) -> Residency:
     if total <= available_bytes:
         return Residency(True, refused=refused)
     note = (
-        f"both sides together need {_gib(total)} and {_gib(available_bytes)} are available: "
+        f"both sides together need {size_text(total)} and {size_text(available_bytes)} are available: "
         "each is loaded for its turn and unloaded before the other"
     )
     return Residency(False, [note], refused)
@@ -54,10 +55,6 @@ def decide(lanes: Sequence[Lane], available_bytes: int) -> Residency:
 def _too_large(options: SideOptions, needed: int, available: int) -> MemoryPlanError:
     where = " on the GPU" if options.device == "cuda" else ""
     return MemoryPlanError(
-        f"{options.side} needs {needed:,} bytes ({_gib(needed)}) for this model, context and batch; "
-        f"{available:,} ({_gib(available)}) are available{where}. Choose a smaller model, context or batch."
+        f"{options.side} needs {needed:,} bytes ({size_text(needed)}) for this model, context and batch; "
+        f"{available:,} ({size_text(available)}) are available{where}. Choose a smaller model, context or batch."
     )
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"

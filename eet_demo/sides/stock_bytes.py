@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 from eet_demo.engine.checkpoint import read_header, read_json
+from eet_demo.engine.dtypes import DTYPE_BYTES
 from eet_demo.engine.families import spec_from_config, weights_of
 from eet_demo.engine.families.fields import Fields
 from eet_demo.engine.shapes import config_of
@@ -16,7 +16,6 @@ from eet_demo.sides.side import SideOptions
 STOCK_RUNTIME_BYTES = 64 << 20
 """Thread pools and allocator arenas that appear with the first run: 40 to 60 MB with torch 2.13 on 2 threads."""
 
-ELEMENT_BYTES: Mapping[str, int] = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 EAGER_ALONE = ("bloom", "gemma2", "gptj")
 """Architectures for which transformers has no other attention than the eager one."""
@@ -29,7 +28,7 @@ def stock_bytes(options: SideOptions) -> int:
     float32, eager attention by its whole score matrix, a ragged batch by its mask. A static cache is cut to the window
     of each layer; a dynamic one holds the whole prompt in every layer until the first decode step.
     """
-    element = ELEMENT_BYTES[options.dtype]
+    element = DTYPE_BYTES[options.dtype]
     config, elements = _config_and_elements(options.model_path)
     hidden, layers, heads = (config.count(_first(config, *names)) for names in _SIZES)
     inner = config.count("intermediate_size", config.count("n_inner", 4 * hidden))

@@ -19,7 +19,7 @@ from eet_demo.engine.executors.cuda.compile.cupy_launcher import CupyLauncher
 from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig
 from eet_demo.engine.executors.cuda.compile.nvrtc import Nvrtc, cuda_include
 from eet_demo.engine.executors.cuda.compile.sources import read_source
-from eet_demo.errors import CudaCompileError, UnsupportedError
+from eet_demo.errors import CacheError, CudaCompileError, UnsupportedError
 
 INSTANCE = Instance("embed", ("float16", 0, 0, 96, 1))
 ARRAY = DeviceArray(0x7F0000001000, (4,), "float16")
@@ -51,6 +51,7 @@ class Recorder:
         self.functions: list[Any] = []
         self.launches: list[Launch] = []
         self.refuse = ""
+        self.full = False
         device = SimpleNamespace(compute_capability=capability)
         self.cuda = SimpleNamespace(
             Device=lambda: device,
@@ -64,6 +65,8 @@ class Recorder:
         return SimpleNamespace(get_function=self._function)
 
     def _function(self, symbol: str) -> Any:
+        if self.full:
+            raise OSError(30, "Read-only file system", "/home/user/.cupy")
         if self.refuse:
             raise CompileException(self.refuse)
         self.symbols.append(symbol)
@@ -170,6 +173,12 @@ def test_refused_kernel_carries_log_and_command(recorder: Recorder) -> None:
     assert "oops" in str(error.value)
     assert "embed.cu:30   >" in str(error.value)
     assert f"--stem embed --arch sm_90 --instance '{INSTANCE.expression}'" in str(error.value)
+
+
+def test_kernel_that_cupy_cannot_keep_names_its_variable(recorder: Recorder) -> None:
+    recorder.full = True
+    with pytest.raises(CacheError, match=r"Read-only file system.*CUPY_CACHE_DIR"):
+        CupyLauncher().prepare([INSTANCE])
 
 
 def test_bare_numbers_never_reach_a_kernel(recorder: Recorder) -> None:

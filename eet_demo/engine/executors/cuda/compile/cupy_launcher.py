@@ -26,7 +26,7 @@ from eet_demo.engine.executors.cuda.compile.launch import (
 )
 from eet_demo.engine.executors.cuda.compile.nvrtc import cuda_include, refusal
 from eet_demo.engine.executors.cuda.compile.sources import CUDA_SOURCES, Source, read_source
-from eet_demo.errors import CudaCompileError, UnsupportedError
+from eet_demo.errors import CacheError, CudaCompileError, UnsupportedError
 from eet_demo.machine.hardware import usable_cores
 
 log = logging.getLogger(__name__)
@@ -132,6 +132,10 @@ class CupyLauncher:
         module = self._cupy.RawModule(code=source.text, options=options, name_expressions=[instance.expression])
         try:
             return module.get_function(instance.expression)
+        except OSError as error:
+            raise CacheError(
+                f"CuPy cannot keep what it compiles ({error}); CUPY_CACHE_DIR names another folder"
+            ) from None
         except self._cupy.cuda.compiler.CompileException as error:
             arch = f"sm_{self.capability}"
             raise CudaCompileError(refusal("NVRTC", source, [instance.expression], error.get_message(), arch)) from None
