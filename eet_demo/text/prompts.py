@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from eet_demo.declared import shown
 from eet_demo.errors import CheckpointError, RequestError
 from eet_demo.paths import ASSETS
 from eet_demo.text.tokens import Tokenizer
@@ -113,7 +114,7 @@ def _document_row(documents: Mapping[str, Document], prompt: str, question: str,
     """Row 0 has the chosen document, row 1 the next one, ...; another round begins a paragraph later."""
     ids = list(documents)
     if prompt and prompt not in documents:
-        raise RequestError(f"No document is called '{prompt}'. There are {', '.join(ids)}.")
+        raise RequestError(f"No document is called {shown(prompt)}. There are {', '.join(ids)}.")
     chosen = documents[prompt or ids[0]]
     document = documents[ids[(ids.index(chosen.id) + row) % len(ids)]]
     if question in chosen.questions:

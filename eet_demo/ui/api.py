@@ -32,7 +32,8 @@ def make_race_endpoint(offer: Offer, handlers: Handlers) -> Endpoint:
             with contextlib.closing(handlers.race(session_of(request), asked)) as answers:
                 yield from answers
         except Exception as error:  # Gradio would send whatever it says, and a visitor may not read everything
-            raise gr.Error(" ".join(explained(error)), print_exception=False) from error
+            message, remedy = explained(error)
+            raise gr.Error(f"{message.rstrip('.')}. {remedy}", print_exception=False) from error
 
     _declare(race, [_parameter(setting, offer) for setting in settings.values()])
     race.__doc__ = _description(settings)

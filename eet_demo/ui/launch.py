@@ -10,6 +10,7 @@ import gradio as gr
 
 from eet_demo.errors import PortInUseError
 from eet_demo.ui.assets import head_elements, routes
+from eet_demo.ui.calls import EXCEPTION_HANDLERS
 
 SESSIONS = 256
 
@@ -92,7 +93,7 @@ def launch_options() -> dict[str, Any]:
         "run_history": False,
         "ssr_mode": False,
         "state_session_capacity": SESSIONS,
-        "app_kwargs": {"routes": routes()},
+        "app_kwargs": {"routes": routes(), "exception_handlers": EXCEPTION_HANDLERS},
         "show_error": False,  # what was raised on purpose is shown anyhow; the rest may hold what visitors may not see
     }
 

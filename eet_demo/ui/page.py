@@ -11,6 +11,7 @@ from gradio import events
 
 from eet_demo.records import RaceSettings
 from eet_demo.ui.api import make_race_endpoint
+from eet_demo.ui.calls import Page
 from eet_demo.ui.controls import Controls, build_deck, build_more, build_own_text, picker_choices, scripted_html
 from eet_demo.ui.handlers import QUEUED_WORDS, RACING_WORDS, READY_WORDS, STOPPING_WORDS, Handlers, MakeRace, session_of
 from eet_demo.ui.offer import Offer
@@ -32,7 +33,7 @@ def build_page(offer: Offer, check: Callable[[RaceSettings], None], make_race: M
         offer.check(settings)
 
     handlers = Handlers(Runs(offer.limits.kept_runs), check_all, make_race, offer.precision)
-    demo = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True)
+    demo = Page(title=TITLE, analytics_enabled=False, fill_width=True)
     with demo:
         with gr.Row(elem_id="eet-head"):
             _build_head(TITLE, options=True)

@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
+from eet_demo.declared import Limits
 from eet_demo.records import RaceSettings
 
 Update = dict[str, Any]
 Payload = dict[str, Any]
 
-KEPT_RUNS = 64
 KEPT_PAYLOADS = 4096
 """Of one run, the newest: some minutes' worth, for a page that missed the last seconds."""
 
@@ -110,7 +110,7 @@ class Runs:
     A client that comes once and never says that it left costs an older run its place, but never the one that runs.
     """
 
-    def __init__(self, kept: int = KEPT_RUNS) -> None:
+    def __init__(self, kept: int = Limits().kept_runs) -> None:
         self._kept = kept
         self._by_id: dict[str, Run] = {}  # oldest first
         self._by_session: dict[str, Run] = {}
