@@ -156,10 +156,10 @@ test("memory is that of the last sample before an instant, the first one before 
 });
 
 test("before the clock began the latest sample is shown, before any the first", () => {
-  const side = new Side("engine", 1, 0);
+  const side = new Side(ENGINE, 1, 0);
   side.addMemory({ time_ns: [null, null, 100 * MS], process_bytes: [1, 2, 3] });
   assert.equal(side.memoryAt(0)?.process, 2);
-  const late = new Side("engine", 1, 0);
+  const late = new Side(ENGINE, 1, 0);
   late.addMemory({ time_ns: [100 * MS], process_bytes: [3] });
   assert.equal(late.memoryAt(0)?.process, 3);
 });
