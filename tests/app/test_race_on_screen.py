@@ -250,7 +250,7 @@ def test_text_is_text_never_markup(open_page: OpenPage, evil: str, tmp_path: Pat
     """A scripted side writes the prompt's own ids, so the visitor's words come back as the model's."""
     page = open_page()
     dialogs: list[Any] = []
-    page.on("dialog", dialogs.append)
+    page.on("dialog", lambda dialog: dialogs.append(dialog))
     page.on("dialog", lambda dialog: dialog.dismiss())
     choose_own_text(page, f"{evil} {evil}")
     set_slider(page, "New tokens", 128)
