@@ -19,6 +19,7 @@ from eet_demo.sides.kinds import KINDS
 from eet_demo.sides.pairing import shown
 from eet_demo.text.prompts import Document
 from eet_demo.ui.precision import precision_words
+from eet_demo.ui.visitors import without_folders
 
 BASELINES = {kind.name: kind.stock_words for kind in KINDS.values() if kind.stock_words}
 """Stock's variants, and each in words."""
@@ -156,7 +157,7 @@ def _choice(entry: ModelEntry, models_dir: Path, hub: Hub) -> ModelChoice:
     details = f"{size} parameters, up to {entry.context_limit:,} tokens, {entry.licence}; {_memory(entry)}"
     if availability.state == "fetchable":
         details += f"; {availability.reason} first"
-    reason = availability.reason if availability.state == "unavailable" else ""
+    reason = without_folders(availability.reason) if availability.state == "unavailable" else ""
     packed = catalog.has_packed_weights(entry, models_dir)
     return ModelChoice(entry.id, entry.title, entry.context_limit, details, reason, packed)
 

@@ -138,7 +138,10 @@ def test_a_run_that_lost_its_place_is_told_so() -> None:
 
 def test_race_without_a_page_yields_its_trace_last_and_is_closed_with_its_client() -> None:
     race = FakeRace()
-    assert list(handlers_of(race).race("session", SETTINGS)) == [None, None, None, TRACE]
+    *before, answer = handlers_of(race).race("session", SETTINGS)
+    assert answer == TRACE
+    assert set(before) == {None}
+    assert race.closed
     gone = FakeRace()
     answers = handlers_of(gone).race("session", SETTINGS)
     assert next(answers) is None
