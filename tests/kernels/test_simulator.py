@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig
-from eet_demo.engine.executors.sim.build import SimMode
+from eet_demo.engine.executors.cuda.compile.sources import CUDA_SOURCES, SIM_SOURCES
+from eet_demo.engine.executors.sim.build import SimBuilder, SimMode
 from eet_demo.engine.executors.sim.isolated import run_binary
 from eet_demo.engine.executors.sim.launcher import SimLauncher
 from eet_demo.errors import KernelCompileError, KernelFaultError, UnsupportedError
@@ -74,8 +76,17 @@ def test_return_before_a_barrier_is_reported_in_either_order(seed: int) -> None:
 def test_deadlock_lists_who_waits_where() -> None:
     report = fault("barrier_against_shuffle", threads=64)
     assert "deadlock" in report
-    assert f"threads 0..15 of block (0,0,0) wait at {FOLDER / place('barrier_against_shuffle')}" in report
-    assert re.search(r"threads 16\.\.31 of block \(0,0,0\) wait at \S*common\.cuh:\d+ for a shuffle", report)
+    assert f"threads 0..15 of block (0,0,0) wait at simulator/{place('barrier_against_shuffle')}" in report
+    assert re.search(r"threads 16\.\.31 of block \(0,0,0\) wait at cuda/common\.cuh:\d+ for a shuffle", report)
+
+
+def test_a_binary_names_no_folder_of_the_machine_that_built_it(tmp_path: Path) -> None:
+    """A cache is shared by checkouts: what one built must not report another's places."""
+    source = Path(shutil.copytree(FOLDER, tmp_path / "elsewhere" / "simulator"))
+    instance = Instance("faults", (), "barrier_against_shuffle")
+    binary = SimBuilder("plain", source, tmp_path / "build").build(instance).read_bytes()
+    assert b"simulator/faults.cu" in binary
+    assert not [path for path in (tmp_path, CUDA_SOURCES, SIM_SOURCES, Path.cwd()) if str(path).encode() in binary]
 
 
 def test_spin_without_end_is_a_deadlock() -> None:

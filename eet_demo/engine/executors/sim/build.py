@@ -52,7 +52,9 @@ class SimBuilder:
         self._compiler = _compiler()
         self._defines = defines
         self._flags = (*COMMON_FLAGS, *MODE_FLAGS[mode])
-        self._base = _digest(_version(self._compiler), " ".join(self._flags), *_sim_texts())
+        self._folders = (folder, CUDA_SOURCES, SIM_SOURCES)
+        names = (folder.name for folder in self._folders)
+        self._base = _digest(_version(self._compiler), " ".join(self._flags), *names, *_sim_texts())
 
     def runtime(self) -> tuple[Path, ...]:
         """The scheduler: a shared library in the plain mode, objects (compiled without sanitizers) otherwise."""
@@ -88,12 +90,11 @@ class SimBuilder:
         self, name: str, arguments: list[str], flags: list[str] | None = None, unit: str = "", what: str = ""
     ) -> Path:
         target = self._build / name
-        folders = [f"-I{folder}" for folder in (self._folder, CUDA_SOURCES, SIM_SOURCES)]
         with keeping("the simulator's kernels", self._build):
             if target.exists():
                 return target
             with replacing(target) as output:
-                command = [self._compiler, *(flags or self._flags), *folders, *arguments, "-o", str(output)]
+                command = [self._compiler, *(flags or self._flags), *self._search(), *arguments, "-o", str(output)]
                 done = subprocess.run(command, input=unit, capture_output=True, text=True, check=False)
                 if done.returncode:
                     repeat = " ".join(command) + (f" <<'EOF'\n{unit}EOF" if unit else "")
@@ -101,6 +102,13 @@ class SimBuilder:
                         f"g++ refused {what or name} for the simulator:\n{done.stderr}\nrepeat it with: {repeat}"
                     )
         return target
+
+    def _search(self) -> list[str]:
+        """Where sources are found, and what reports call those folders: their last part, for two checkouts share a
+        cache and neither is the other's place."""
+        places = [f"-ffile-prefix-map={Path.cwd()}=."]
+        places += [f"-ffile-prefix-map={folder}={folder.name}" for folder in self._folders]
+        return [*places, *(f"-I{folder}" for folder in self._folders)]
 
 
 @cache
