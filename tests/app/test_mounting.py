@@ -55,7 +55,7 @@ def test_every_own_file_has_the_hash_in_its_folder_and_no_path_of_the_server(
     own = [url.removeprefix(scripted_page.url) for url in loaded if "/page-" in url]
     assert all(re.match(r"page-[0-9a-f]{12}/(race/\w+\.js|\w+\.css|fonts/)", address) for address in own), own
     modules = [address for address in own if address.endswith(".js")]
-    assert sorted(modules) == sorted(f"{assets.BASE}/race/{path.name}" for path in assets.MODULES), "each once"
+    assert sorted(modules) == sorted(f"{assets.BASE}/{name}" for name in assets.MODULES), "each once"
     answer = httpx.get(f"{scripted_page.url}{modules[0]}")
     assert "immutable" in answer.headers["cache-control"]
     assert str(paths.ASSETS) not in httpx.get(scripted_page.url).text

@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[2]
 ANSWERS_CPU_S = 15.0
 """Seconds of processor time until it answers: other work on the machine does not count."""
 
-WATCHDOG_S = 120.0
-"""Nothing of this machine takes so long: what does, hangs."""
+WATCHDOG_S = 600.0
+"""What takes longer hangs: loading torch and compiling the engine take minutes on a machine that does much else."""
 
 
 @contextlib.contextmanager
@@ -85,6 +85,7 @@ def app(models_dir: Path) -> Iterator[tuple[str, psutil.Process]]:
         process.wait(timeout=WATCHDOG_S)
 
 
+@pytest.mark.timeout(2 * WATCHDOG_S)
 def test_app_answers_in_time_and_races_the_real_model(request: pytest.FixtureRequest, open_page: OpenPage) -> None:
     url, server = request.getfixturevalue("app")
     urllib.request.urlopen(url, timeout=WATCHDOG_S).close()
