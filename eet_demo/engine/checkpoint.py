@@ -1,60 +1,37 @@
-"""Reading a Hugging Face model folder: config.json and safetensors, straight into the caller's arrays.
-
-The format (https://huggingface.co/docs/safetensors): 8 bytes little-endian header length, a JSON header, raw
-tensors. The library's own reader maps whole files, which then count as the process's memory; plain reads of a few
-megabytes do not.
-"""
+"""A Hugging Face model folder, config.json and safetensors, read straight into the caller's arrays."""
 
 from __future__ import annotations
 
-import json
-import math
-import os
+import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eet_demo.engine.blocks import BLOCK_BYTES, BLOCK_VALUES, WeightFormat, quantise_q8_0
-from eet_demo.engine.dtypes import from_bfloat16
-from eet_demo.engine.families import spec_from_config, unknown_tensors, weights_of
+from eet_demo.engine.families import head_of, spec_from_config, stored_names, unknown_tensors, weights_of
 from eet_demo.engine.gguf_weights import GgufWeights
 from eet_demo.engine.spec import ModelSpec
+from eet_demo.engine.tensor_files import (
+    DTYPES,
+    READ_BYTES,
+    TensorEntry,
+    read_json,
+    read_rows,
+    same_values,
+    tensors_in,
+)
 from eet_demo.engine.weights import Part, Weight
 from eet_demo.errors import CheckpointError, UnsupportedError
 
-READ_BYTES = 4 << 20
-"""Bytes read at a time: large enough for the disk, small beside the plan."""
-
-MAX_HEADER_BYTES = 100 << 20
-"""The format's own limit on a header."""
+LOGGER = logging.getLogger(__name__)
 
 POSITIONS = "embed.positions"
 """The one matrix that is only a table of rows."""
-
-PREFIXES = ("", "transformer.", "model.")
-"""What a checkpoint may put before the names its model class uses."""
-
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
-    "F64": np.dtype("<f8"),
-}
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """Where a tensor's bytes lie."""
-
-    file: Path
-    offset: int
-    dtype: str
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -88,29 +65,36 @@ class Checkpoint:
         self._weights = weights
         self.config = read_json(folder / "config.json")
         self.spec: ModelSpec = spec_from_config(self.config)
-        self._entries: dict[str, TensorEntry] = {}
-        for file in _safetensors_files(folder):
-            self._entries.update(read_header(file))
-        self._prefix = self._find_prefix()
+        self._entries = tensors_in(folder)
+        self._places: dict[str, TensorEntry] = {}
+        self._place()
 
     def check(self) -> None:
-        """Raises CheckpointError naming every missing, misshapen or superfluous tensor."""
+        """Raises CheckpointError naming every missing or misshapen tensor; notes in the log what is left aside."""
         faults = []
         for weight in weights_of(self.spec):
             for part in weight.parts:
-                entry = self._find(part)
+                entry = self._places.get(part.tensor)
                 expected = _expected_shape(weight, part)
                 if entry is None:
                     faults.append(f"{part.tensor} is missing")
-                elif entry.dtype not in _DTYPES:
-                    faults.append(f"{part.tensor} is stored as {entry.dtype}; read are {', '.join(_DTYPES)}")
+                elif entry.dtype not in DTYPES:
+                    faults.append(f"{part.tensor} is stored as {entry.dtype}; read are {', '.join(DTYPES)}")
                 elif entry.shape != expected:
                     faults.append(f"{part.tensor} has shape {entry.shape}, the config asks for {expected}")
-        own_names = (name.removeprefix(self._prefix) for name in self._entries)
-        faults += [f"{name} is in the files but not in the config" for name in unknown_tensors(self.spec, own_names)]
         if faults:
-            shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
-            raise CheckpointError(f"{self.folder.name}: {shown}")
+            raise CheckpointError(f"{self.folder.name}: {_first_five(faults)}")
+        if self.left_aside:
+            LOGGER.warning(
+                "%s: left aside, as transformers does, is what its config has no place for: %s",
+                self.folder.name, _first_five(self.left_aside),
+            )  # fmt: skip
+
+    @property
+    def left_aside(self) -> list[str]:
+        """Tensors of the files that are not read: heads of other tasks, biases and layers that the config lacks."""
+        read = {name for weight in weights_of(self.spec) for part in weight.parts for name in self._names(part)}
+        return unknown_tensors(self.spec, (name for name in self._entries if name not in read))
 
     @cached_property
     def formats(self) -> dict[str, WeightFormat]:
@@ -156,11 +140,11 @@ class Checkpoint:
 
     def _blocks(self, weight: Weight) -> Iterator[RowBlock]:
         for index, part in enumerate(weight.parts):
-            entry = self._find(part)
+            entry = self._places.get(part.tensor)
             if entry is None:
                 raise CheckpointError(f"{self.folder.name}: {part.tensor} is missing")
             if part.transposed:
-                matrix = self._read(entry, 0, entry.shape[0]).reshape(entry.shape).T
+                matrix = read_rows(entry, 0, entry.shape[0]).reshape(entry.shape).T
                 step = max(16, READ_BYTES // (4 * weight.columns) // 16 * 16)
                 for start in range(0, part.rows, step):
                     yield RowBlock(index, start, part.values(np.ascontiguousarray(matrix[start : start + step])))
@@ -169,7 +153,7 @@ class Checkpoint:
             step = max(16, READ_BYTES // (4 * columns) // 16 * 16)
             for start in range(0, part.rows, step):
                 rows = part.source_rows(start, min(start + step, part.rows))
-                stored = self._read(entry, int(rows[0]), int(rows[-1]) + 1).reshape(-1, columns)
+                stored = read_rows(entry, int(rows[0]), int(rows[-1]) + 1).reshape(-1, columns)
                 values = part.values(stored if len(stored) == len(rows) else stored[rows - rows[0]])
                 yield RowBlock(index, start, values if weight.is_matrix else values[:, 0])
 
@@ -198,98 +182,45 @@ class Checkpoint:
     def _refuse_numbers(self, part: Part) -> NoReturn:
         raise CheckpointError(f"{self.folder.name}: {part.tensor} holds NaN or infinity")
 
-    def _read(self, entry: TensorEntry, start: int, stop: int) -> NDArray[np.float32]:
-        """Rows `start .. stop` of the leading axis, flat, as float32."""
-        dtype = _DTYPES[entry.dtype]
-        row = math.prod(entry.shape[1:])
-        raw = np.empty((stop - start) * row, dtype)
-        with open(entry.file, "rb", buffering=0) as file:
-            file.seek(entry.offset + start * row * dtype.itemsize)
-            view = raw.view(np.uint8).data
-            done = 0
-            while done < len(view):
-                count = file.readinto(view[done:])
-                if not count:
-                    raise CheckpointError(f"{entry.file.name} ends inside a tensor: the download is truncated")
-                done += count
-        if entry.dtype == "BF16":
-            raw = from_bfloat16(raw)
-        values: NDArray[np.float32] = raw.astype(np.float32, copy=False)
-        return values
+    def _place(self) -> None:
+        """Finds every tensor, and whether the head is the embedding: transformers asks what the files hold.
+
+        A config that ties them is not believed where both are there and differ; where only the head is there, it is
+        the embedding too.
+        """
+        head, tokens = head_of(self.spec), weights_of(self.spec)[0].parts[0]
+        found = {part.tensor: self._find(part) for weight in weights_of(self.spec) for part in weight.parts}
+        own = self._find(head)
+        if self.spec.tied_head and own is not None:
+            embedding = found[tokens.tensor]
+            if embedding is None:
+                found[tokens.tensor] = own
+            elif not same_values(embedding, own):
+                self.spec = replace(self.spec, tied_head=False)
+                found[head.tensor] = own
+        self._places = {tensor: entry for tensor, entry in found.items() if entry is not None}
+        if not self._places:
+            raise CheckpointError(
+                f"{self.folder.name} holds no tensor {tokens.tensor} nor any other of a {self.spec.family} model"
+            )
 
     def _find(self, part: Part) -> TensorEntry | None:
-        """The part's tensor; heads stand outside the prefix of the model's body."""
-        return self._entries.get(self._prefix + part.tensor, self._entries.get(part.tensor))
+        return next((self._entries[name] for name in self._names(part)), None)
 
-    def _find_prefix(self) -> str:
-        first = weights_of(self.spec)[0].parts[0].tensor
-        for prefix in PREFIXES:
-            if prefix + first in self._entries:
-                return prefix
-        raise CheckpointError(f"{self.folder.name} holds no tensor {first}: not a {self.spec.family} checkpoint")
+    def _names(self, part: Part) -> list[str]:
+        """The part's tensor as the files have it; of several names transformers takes the first in their order."""
+        return sorted((name for name in stored_names(self.spec, part.tensor) if name in self._entries), key=_by_part)
+
+
+def _by_part(name: str) -> list[str]:
+    return name.split(".")
+
+
+def _first_five(items: list[str]) -> str:
+    return "; ".join(items[:5]) + (f"; and {len(items) - 5} more" if len(items) > 5 else "")
 
 
 def _expected_shape(weight: Weight, part: Part) -> tuple[int, ...]:
     if not weight.is_matrix:
         return (part.tensor_rows,)
     return (weight.columns, part.tensor_rows) if part.transposed else (part.tensor_rows, weight.columns)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises CheckpointError."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path.parent} has no {path.name}: not a model folder") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds no JSON object")
-    return value
-
-
-def _safetensors_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        files = [folder / "model.safetensors"]
-    else:
-        names = read_json(index).get("weight_map")
-        if not isinstance(names, dict) or not all(str(name).endswith(".safetensors") for name in names.values()):
-            raise CheckpointError(f"{index} has no weight_map from tensors to .safetensors files")
-        files = [folder / Path(name).name for name in sorted(set(map(str, names.values())))]
-    for file in files:
-        if not os.path.isfile(file):
-            raise CheckpointError(f"{folder.name} has no {file.name}; only safetensors are read, never pickle")
-    return files
-
-
-def read_header(path: Path) -> dict[str, TensorEntry]:
-    """Every tensor of a safetensors file by name. Raises CheckpointError for a broken header."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-            raise CheckpointError(f"{path.name} is truncated or not a safetensors file ({size} bytes)")
-        try:
-            header = json.loads(file.read(length))
-            items = [(name, item) for name, item in header.items() if name != "__metadata__"]
-            return {name: _entry(path, name, item, 8 + length, size) for name, item in items}
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise CheckpointError(f"{path.name} has a broken safetensors header: {error}") from None
-
-
-def _entry(path: Path, name: str, item: dict[str, Any], base: int, size: int) -> TensorEntry:
-    """One header line, checked: the bytes it names lie in the file and are as many as its shape needs."""
-    dtype, shape = item["dtype"], tuple(item["shape"])
-    start, stop = item["data_offsets"]
-    if any(type(extent) is not int or extent < 0 for extent in (*shape, start, stop)):
-        raise ValueError(f"{name} has shape {shape} at bytes {start} to {stop}")
-    if dtype not in _DTYPES:
-        return TensorEntry(path, base + start, str(dtype), shape)
-    if stop - start != math.prod(shape) * _DTYPES[dtype].itemsize:
-        raise ValueError(f"{name} names {stop - start} bytes for shape {shape} of {dtype}")
-    if base + stop > size:
-        raise CheckpointError(f"{path.name} ends before {name}: the download is truncated")
-    return TensorEntry(path, base + start, dtype, shape)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eet_demo.engine.checkpoint import READ_BYTES, Checkpoint, RowBlock
+from eet_demo.engine.checkpoint import Checkpoint, RowBlock
 from eet_demo.engine.families import spec_from_config
+from eet_demo.engine.tensor_files import READ_BYTES
 from eet_demo.engine.weights import Weight
 from eet_demo.errors import UnsupportedError
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from eet_demo.engine.tensor_files import WEIGHTS, WEIGHTS_INDEX, first_file, read_json, shards_of
 from eet_demo.errors import CheckpointError, SourceError, UnsupportedError
 
 Progress = Callable[[str, int, int], None]
@@ -31,7 +32,6 @@ _SMALL_FILES = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
-_WEIGHTS, _WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 
 CODE_NOT_NEEDED = ("phi3",)
 """Architectures whose repositories still carry code that transformers has had of its own for long."""
@@ -109,9 +109,12 @@ def download(repo: str, revision: str | None, folder: Path, progress: Progress) 
         info = huggingface_hub.HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=10)
         sizes = {item.rfilename: int(item.size or 0) for item in info.siblings or []}
         commit = str(info.sha)
-        config = huggingface_hub.hf_hub_download(repo, "config.json", revision=commit, local_dir=folder)
-        check_config(json.loads(Path(config).read_text(encoding="utf-8")), repo)
-        wanted = _wanted(sizes, repo)
+
+        def fetched(name: str) -> Path:
+            return Path(huggingface_hub.hf_hub_download(repo, name, revision=commit, local_dir=folder))
+
+        check_config(json.loads(fetched("config.json").read_text(encoding="utf-8")), repo)
+        wanted = _wanted(sizes, repo, fetched)
         if (free := shutil.disk_usage(folder).free) < sum(wanted.values()):
             raise SourceError(f"{repo} has {sum(wanted.values()):,} bytes to download and the disk has {free:,} left.")
         disable_progress_bars()
@@ -138,17 +141,16 @@ def check_config(config: Mapping[str, Any], name: str) -> None:
     spec_from_config(config)
 
 
-def _wanted(sizes: Mapping[str, int], repo: str) -> dict[str, int]:
-    """Name -> bytes of the files to take."""
-    if _WEIGHTS_INDEX in sizes:
-        weights = [
-            _WEIGHTS_INDEX,
-            *(name for name in sizes if name.startswith("model-") and name.endswith(".safetensors")),
-        ]
-    elif _WEIGHTS in sizes:
-        weights = [_WEIGHTS]
-    else:
-        raise UnsupportedError(f"{repo} has no {_WEIGHTS}; pickled weights are never loaded. Pick a safetensors model.")
+def _wanted(sizes: Mapping[str, int], repo: str, fetched: Callable[[str], Path]) -> dict[str, int]:
+    """Name -> bytes of the files to take; `fetched` brings one of the repository's at once, an index."""
+    first = first_file(sizes.__contains__)
+    if first is None:
+        raise UnsupportedError(f"{repo} has no {WEIGHTS}; pickled weights are never loaded. Pick a safetensors model.")
+    weights = [first]
+    if first == WEIGHTS_INDEX:
+        weights += shards_of(read_json(fetched(first)), f"{repo}/{first}")
+        if missing := [name for name in weights if name not in sizes]:
+            raise SourceError(f"{repo} lacks {', '.join(missing[:3])}, which its {first} names.")
     return {name: sizes[name] for name in (*_SMALL_FILES, *weights) if name in sizes}
 
 

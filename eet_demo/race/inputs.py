@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from eet_demo.declared import LIMIT_VARIABLE, Limits, settings_of
-from eet_demo.engine.checkpoint import read_json
 from eet_demo.engine.families import spec_from_config
 from eet_demo.engine.families.fields import Fields
 from eet_demo.engine.shapes import config_of
+from eet_demo.engine.tensor_files import read_json
 from eet_demo.errors import CheckpointError, RequestError, UnsupportedError
 from eet_demo.records import RaceSettings
 from eet_demo.sides.build import check_side

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from eet_demo.engine.checkpoint import read_header, read_json
 from eet_demo.engine.dtypes import DTYPE_BYTES
 from eet_demo.engine.families import spec_from_config, weights_of
 from eet_demo.engine.families.fields import Fields
 from eet_demo.engine.shapes import config_of
+from eet_demo.engine.tensor_files import read_json, tensors_in
 from eet_demo.errors import CheckpointError, UnsupportedError
 from eet_demo.sides.side import SideOptions
 
@@ -84,8 +84,5 @@ def _first(config: Fields, *names: str) -> str:
 
 
 def checkpoint_elements(folder: Path) -> int:
-    """Values in all safetensors files of a folder, from their headers alone."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(f"{folder} has no *.safetensors; a model folder holds config.json and *.safetensors")
-    return sum(math.prod(entry.shape) for path in files for entry in read_header(path).values())
+    """Values in the weight files of a folder, from their headers alone."""
+    return sum(math.prod(entry.shape) for entry in tensors_in(folder).values())

@@ -137,7 +137,7 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
 
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8}))
-    with pytest.raises(CheckpointError, match=r"no \*\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"neither model\.safetensors nor"):
         checkpoint_elements(tmp_path)
 
 

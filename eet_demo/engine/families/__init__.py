@@ -7,9 +7,9 @@ from typing import Any
 
 from eet_demo.engine.families import baichuan, bloom, gemma, gpt2, gpt_neox, llama, opt, phi
 from eet_demo.engine.families.fields import Fields, refuse_common
-from eet_demo.engine.families.names import Names, is_known_extra, named_weights
+from eet_demo.engine.families.names import BUFFERS, Names, head_part, named_weights
 from eet_demo.engine.spec import ModelSpec
-from eet_demo.engine.weights import Weight
+from eet_demo.engine.weights import Part, Weight
 from eet_demo.errors import UnsupportedError
 
 READERS: dict[str, Callable[[Fields], ModelSpec]] = {
@@ -75,11 +75,20 @@ def weights_of(spec: ModelSpec) -> tuple[Weight, ...]:
     return tuple(named_weights(spec, _names(spec)))
 
 
+def head_of(spec: ModelSpec) -> Part:
+    """The head's tensor, which a model whose head is tied may have too."""
+    return head_part(spec, _names(spec))
+
+
+def stored_names(spec: ModelSpec, tensor: str) -> tuple[str, ...]:
+    """What a checkpoint may call a tensor of `weights_of`: with and without the prefix of the family's base class."""
+    return _names(spec).stored(tensor)
+
+
 def unknown_tensors(spec: ModelSpec, tensors: Iterable[str]) -> list[str]:
-    """Of a checkpoint's tensors those that fill no weight and that no version of transformers would leave there."""
-    names = _names(spec)
-    used = {part.tensor for weight in named_weights(spec, names) for part in weight.parts}
-    return [tensor for tensor in tensors if tensor not in used and not is_known_extra(spec, names, tensor)]
+    """Of a checkpoint's tensors that fill no weight, those that no version of transformers would leave there."""
+    copies = stored_names(spec, head_of(spec).tensor) if spec.tied_head else ()
+    return [tensor for tensor in tensors if not tensor.endswith(BUFFERS) and tensor not in copies]
 
 
 def _names(spec: ModelSpec) -> Names:

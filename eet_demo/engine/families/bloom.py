@@ -7,6 +7,7 @@ from eet_demo.engine.families.names import Names
 from eet_demo.engine.spec import ModelSpec
 
 BLOOM = Names(
+    base="transformer",
     tokens="word_embeddings",
     embedding_norm="word_embeddings_layernorm",
     layer="h.{}.",

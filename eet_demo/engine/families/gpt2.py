@@ -7,6 +7,7 @@ from eet_demo.engine.families.names import Names
 from eet_demo.engine.spec import ModelSpec
 
 GPT2 = Names(
+    base="transformer",
     tokens="wte",
     positions="wpe",
     layer="h.{}.",

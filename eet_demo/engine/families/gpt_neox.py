@@ -10,6 +10,7 @@ from eet_demo.engine.families.names import Names
 from eet_demo.engine.spec import ModelSpec
 
 GPT_NEOX = Names(
+    base="gpt_neox",
     tokens="gpt_neox.embed_in",
     layer="gpt_neox.layers.{}.",
     attention_norm="input_layernorm",
@@ -20,10 +21,11 @@ GPT_NEOX = Names(
     up=("mlp.dense_h_to_4h",),
     down="mlp.dense_4h_to_h",
     final_norm="gpt_neox.final_layer_norm",
-    head="embed_out",
+    old_head="embed_out",
 )
 
 GPTJ = Names(
+    base="transformer",
     tokens="wte",
     layer="h.{}.",
     attention_norm="ln_1",

@@ -23,10 +23,12 @@ class Names:
     """Names of a checkpoint's tensors without `.weight` and `.bias`; empty where the family has no such weight.
 
     Args:
+        base: where the model with a head keeps the one without: a checkpoint has names of either.
         layer: what precedes the names of a layer; `{}` is its number.
         qkv: three names, or the one of a fused projection.
         fused_heads: rows of the fused projection are q, k, v of one head, then of the next; else all of q, k, v.
         up: gate and up, one fused name of both, or the only projection.
+        old_head: what checkpoints of old call the head.
         transposed: GPT-2's Conv1D, `(in, out)`.
         attention_norm, mlp_norm: before a block; one name in both places where the blocks share it.
         attention_post_norm, hidden_post_norm: after a block.
@@ -42,7 +44,9 @@ class Names:
     up: tuple[str, ...]
     down: str
     final_norm: str
+    base: str = "model"
     head: str = "lm_head"
+    old_head: str = ""
     positions: str = ""
     position_offset: int = 0
     embedding_norm: str = ""
@@ -55,6 +59,16 @@ class Names:
     norm_offset: float = 0.0
     fused_heads: bool = False
     transposed: bool = False
+
+    def stored(self, tensor: str) -> tuple[str, ...]:
+        """Every name under which transformers finds a tensor: one prefix of the base class too few, or too many."""
+        if (old := self.old_head) and tensor.startswith(f"{self.head}."):
+            return tensor, f"{self.base}.{tensor}", old + tensor.removeprefix(self.head)
+        prefix = f"{self.base}."
+        if tensor.startswith(f"{self.head}."):
+            return tensor, prefix + tensor
+        bare = tensor.removeprefix(prefix)
+        return prefix + bare, bare, prefix + prefix + bare
 
 
 def named_weights(spec: ModelSpec, names: Names) -> Iterator[Weight]:
@@ -71,14 +85,13 @@ def named_weights(spec: ModelSpec, names: Names) -> Iterator[Weight]:
         yield from _layer(spec, names, f"layers.{i}", names.layer.format(i))
     yield from _norm(spec, names, "final_norm", names.final_norm)
     if not spec.tied_head:
-        yield Weight("head.weight", (Part(f"{names.head}.weight", spec.vocab_size),), hidden)
+        yield Weight("head.weight", (head_part(spec, names),), hidden)
     if spec.head_bias:
         yield Weight("head.bias", (Part(f"{names.head}.bias", spec.vocab_size),))
 
 
-def is_known_extra(spec: ModelSpec, names: Names, tensor: str) -> bool:
-    """Whether a tensor that fills no weight may be there: a buffer, or the copy of a tied head."""
-    return tensor.endswith(BUFFERS) or (spec.tied_head and tensor == f"{names.head}.weight")
+def head_part(spec: ModelSpec, names: Names) -> Part:
+    return Part(f"{names.head}.weight", spec.vocab_size)
 
 
 def _layer(spec: ModelSpec, names: Names, target: str, source: str) -> Iterator[Weight]:
