@@ -22,7 +22,7 @@ from eet_demo.models.resolve import resolve
 from eet_demo.paths import cache_dir
 from eet_demo.race.bench import MOST_SIDES, Bench
 from eet_demo.race.inputs import check_settings
-from eet_demo.race.race import Race
+from eet_demo.race.race import Race, result_of
 from eet_demo.race.resources import RaceResources
 from eet_demo.records import RaceSettings
 from eet_demo.results.metrics import figures
@@ -74,15 +74,13 @@ def race(settings: RaceSettings, repeats: Repeats = 1, json_path: JsonPath = Non
 
 def _race_once(settings: RaceSettings, resources: RaceResources, console: Console) -> Trace:
     """Runs one race, telling its states on `console`."""
-    trace: Trace = {}
-    for updates in Race(settings, resources).run():
-        for update in updates:
-            if update["kind"] == "state":
-                side = settings.sides[update["side"]]
-                console.print(f"{side}: {update['state']}: {update['detail']}", markup=False)
-            elif update["kind"] == "result":
-                trace = update["trace"]
-    return trace
+
+    def tell(update: Mapping[str, Any]) -> None:
+        if update["kind"] == "state":
+            side = settings.sides[update["side"]]
+            console.print(f"{side}: {update['state']}: {update['detail']}", markup=False)
+
+    return result_of(Race(settings, resources).run(), tell)
 
 
 def _with_settings(command: Callable[..., None], leave_out: tuple[str, ...] = ()) -> Callable[..., None]:

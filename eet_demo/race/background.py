@@ -14,7 +14,8 @@ from eet_demo.records import RaceSettings
 from eet_demo.results.stock_dtypes import DTYPES, StockDtypes, concerns, settings_of
 
 LOGGER = logging.getLogger(__name__)
-QUIET_S = 5.0
+QUIET_NS = 5_000_000_000
+LOOKS_EVERY_S = 0.05
 
 
 def measure_between_races(settings: RaceSettings, model: RaceModel | None, resources: RaceResources) -> None:
@@ -24,25 +25,31 @@ def measure_between_races(settings: RaceSettings, model: RaceModel | None, resou
         return
     idle = resources.background is None or not resources.background.running
     if idle and known.rates(settings.model) is None:
-        resources.background = StockDtypesMeasurement(resources, known, settings.model, model.path)
+        measurement = StockDtypesMeasurement(resources, known, settings.model, model.path)
+        resources.background = measurement
+        measurement.start()
 
 
 class StockDtypesMeasurement:
-    """Measures stock in each dtype, in a thread of its own, after QUIET_S without a race.
+    """Measures stock in each dtype once QUIET_NS have passed without a race.
 
-    Given up when a race wants the machine: the next race's end begins anew, until all is measured.
+    Given up when a race wants the machine: that race's end begins anew, until all is measured.
     """
 
     def __init__(self, resources: RaceResources, known: StockDtypes, model: str, folder: Path) -> None:
         self._resources, self._known, self._model, self._folder = resources, known, model, folder
         self._given_up = threading.Event()
         self._bench: Bench | None = None
-        self._thread = threading.Thread(target=self._run, name="stock dtypes", daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self.run, name="stock dtypes", daemon=True)
 
     @property
     def running(self) -> bool:
-        return self._thread.is_alive()
+        """Whether its figures are still to come; not so once it was given up, however long it takes to end."""
+        return self._thread.is_alive() and not self._given_up.is_set()
+
+    def start(self) -> None:
+        """Measures in a thread of its own."""
+        self._thread.start()
 
     def give_way(self) -> None:
         """Any thread: stops within a step of stock's, a second at most."""
@@ -55,10 +62,11 @@ class StockDtypesMeasurement:
         """Waits for the end (of tests and of the server)."""
         self._thread.join(timeout_s)
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Measures now, in the caller's thread."""
         rates: dict[str, float] = {}
         for dtype in DTYPES:
-            if self._given_up.wait(QUIET_S if not rates else 0):
+            if not self._quiet():
                 return
             try:
                 rates[dtype] = self._measure(dtype)
@@ -67,6 +75,13 @@ class StockDtypesMeasurement:
                     LOGGER.info("stock in %s is not measured here: %s", dtype, error)
                 return
         self._known.keep(self._model, rates)
+
+    def _quiet(self) -> bool:
+        """Waits until nobody has raced for QUIET_NS; False when given up."""
+        clock = self._resources.clock
+        while not self._given_up.is_set() and clock.now_ns() < self._resources.raced_ns + QUIET_NS:
+            clock.sleep(LOOKS_EVERY_S)
+        return not self._given_up.is_set()
 
     def _measure(self, dtype: str) -> float:
         """Decode tokens/s. Raises EetError when the run gave way, failed or does not fit."""

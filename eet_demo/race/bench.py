@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eet_demo.errors import EetError, UnsupportedError
-from eet_demo.race import parity
-from eet_demo.race.fits import decide
-from eet_demo.race.inputs import RaceModel, prompt_ids
-from eet_demo.race.job import LaneJob, StopSign
 from eet_demo.race.lane import Lane
 from eet_demo.race.resources import RaceResources
-from eet_demo.race.schedule import at_once
-from eet_demo.race.setup import new_record, side_options, thread_notes
-from eet_demo.records import RaceSettings, as_json
+from eet_demo.race.session import Session
+from eet_demo.race.waiting import StopSign, finish, paced
+from eet_demo.records import RaceSettings
 from eet_demo.results.metrics import FIGURES, Metrics, median, peaks, side_metrics, speedup
-from eet_demo.results.software import software_versions
 from eet_demo.sides.pairing import compared_pair
-from eet_demo.sides.side import RunRequest
+from eet_demo.worker.outbox import Message
 
 MOST_SIDES = 8
-TICK_S = 0.05
-ABANDON_S = 1.0
 
 Report = Callable[[str], None]
 
@@ -62,16 +54,16 @@ class Bench:
         """
         resources.check(settings, MOST_SIDES)
         self._settings, self._repeats, self._resources = settings, repeats, resources
-        self._model: RaceModel = resources.model(folder)
-        prompts = prompt_ids(settings, self._model)
-        stop_ids = self._model.end_ids if settings.free_running else ()
-        rows = tuple(tuple(row) for row in prompts)
-        self._request = RunRequest(rows, settings.new_tokens, settings.sampling, stop_ids)
-        self._keep_workers = keep_workers
         self._stop = StopSign()
-        self._notes = self._model.notes + thread_notes(settings, resources.threads)
-        self._lanes = self._build_lanes()
-        self._samples: list[list[Sample]] = [[] for _ in self._lanes]
+        self._session = Session(
+            settings,
+            resources.model(folder),
+            resources,
+            self._stop,
+            full_warm_up=True,
+            keep_others=keep_workers,
+        )
+        self._samples: list[list[Sample]] = [[] for _ in self._session.lanes]
 
     def run(self, report: Report) -> dict[str, Any]:
         """Measures, telling `report` one line at a time.
@@ -79,91 +71,69 @@ class Bench:
         Raises:
             EetError: a side failed, or `stop` was called; a benchmark with a hole in it is none.
         """
-        with self._resources.turn:
-            found_there = [lane for lane in self._lanes if self._resources.pool.has(lane.options)]
-            steps = self._measure(report)
-            try:
-                while True:
-                    next(steps)
-                    time.sleep(TICK_S)
-            except StopIteration as end:
-                result: dict[str, Any] = end.value
-                return result
-            finally:
-                self._release(found_there)
+        return finish(paced(self._in_its_turn(report), self._resources.clock))
 
     def stop(self) -> None:
         """Ends the run early, from any thread; `run` raises."""
         self._stop.set()
 
-    def _release(self, found_there: list[Lane]) -> None:
-        deadline_s = time.perf_counter() + ABANDON_S
-        for lane in self._lanes:
-            lane.ask_to_stop()
-        for lane in self._lanes:
-            lane.abandon(deadline_s)
-            if self._keep_workers and lane not in found_there:
-                lane.unload()
+    def _in_its_turn(self, report: Report) -> Generator[None, None, dict[str, Any]]:
+        while not self._resources.turn.acquire(blocking=False):
+            self._go_on()
+            yield
+        try:
+            try:
+                return (yield from self._measure(report))
+            finally:
+                self._session.release()
+        finally:
+            self._resources.turn.release()
 
     def _measure(self, report: Report) -> Generator[None, None, dict[str, Any]]:
-        if not self._keep_workers:
-            self._resources.pool.retain([lane.options for lane in self._lanes])
-        yield from at_once(lane.start_process() for lane in self._lanes)
-        residency = decide(self._lanes, self._resources.available_on(self._settings.device))
-        self._notes += residency.notes
-        for error in residency.refused.values():
-            raise error
+        lanes = self._session.lanes
+        yield from self._session.open()
+        self._go_on()
+        self._session.decide()
+        self._go_on()
         for repeat in range(self._repeats):
-            for lane in self._lanes if repeat % 2 == 0 else self._lanes[::-1]:
-                if not residency.resident:
-                    for other in self._lanes:
-                        if other is not lane:
-                            other.unload()
+            for lane in lanes if repeat % 2 == 0 else lanes[::-1]:
                 yield from self._measure_one(lane, repeat, report)
-        rows = yield from self._parity()
+        rows = yield from self._session.parity()
         roofline = yield from self._roofline()
         return self._result(rows, roofline)
 
     def _measure_one(self, lane: Lane, repeat: int, report: Report) -> Generator[None, None, None]:
-        lane.renew(new_record(lane.options.side, self._request, self._model))
+        lane.renew(self._session.new_record(lane.options.side))
         yield from lane.prepare()
         yield from lane.race()
-        if lane.over:
-            raise lane.error or EetError("the benchmark was stopped")
+        self._go_on()
         record = lane.record.as_json()
-        metrics = side_metrics(record["tokens"], [len(row) for row in self._request.prompt_ids])
+        metrics = side_metrics(record["tokens"], [len(row) for row in self._session.prompts])
         self._samples[lane.index].append(Sample(repeat, metrics, record))
         report(f"{repeat + 1}/{self._repeats} {lane.options.side}: {_words(metrics)}")
 
-    def _parity(self) -> Generator[None, None, list[dict[str, Any]] | None]:
-        """Of the last repeat: deterministic sides write the same in every one."""
-        sides = self._settings.sides
-        pair = compared_pair(sides)
-        if pair is None or not self._request.sampling.greedy:
-            return None
-        if not self._model.same_weights(sides[pair[0]], sides[pair[1]]):
-            return None
-        return (
-            yield from parity.compare_lanes(
-                self._lanes[pair[0]], self._lanes[pair[1]], self._request, self._stop, self._notes
-            )
-        )
+    def _go_on(self) -> None:
+        """Raises EetError once a side has failed or `stop` was called."""
+        for lane in self._session.lanes:
+            if lane.error is not None:
+                raise lane.error
+        if self._stop.is_set():
+            raise EetError("the benchmark was stopped")
 
     def _roofline(self) -> Generator[None, None, dict[str, Any] | None]:
         """Of a step in the middle of the decode, by the bandwidth that the compared side's own threads reach.
 
         Where that one cannot measure it, the last side that can; None where nobody can.
         """
-        context = self._settings.context + self._settings.new_tokens // 2
-        batch = self._settings.batch
-        answers: dict[int, dict[str, Any]] = {}
-        for lane in self._lanes:
+        lanes, pair = self._session.lanes, compared_pair(self._settings.sides)
+        context, batch = self._settings.context + self._settings.new_tokens // 2, self._settings.batch
+        answers: dict[int, Message] = {}
+        for lane in sorted(lanes, key=lambda lane: not lane.resident):  # where one is loaded at a time, it goes first
             try:
                 answers[lane.index] = yield from lane.ask_roofline(context, batch)
             except UnsupportedError:
                 continue
-        pair = compared_pair(self._settings.sides)
-        order = [*reversed(range(len(self._lanes)))] if pair is None else [pair[1], *reversed(range(len(self._lanes)))]
+        order = [*([pair[1]] if pair is not None else []), *reversed(range(len(lanes)))]
         measured = next((answers[i] for i in order if i in answers and answers[i]["bandwidth_gb_s"]), None)
         if measured is None:
             return None
@@ -178,7 +148,7 @@ class Bench:
     def _runs(self) -> list[dict[str, Any]]:
         """One entry a side: the median of every figure over the repeats, the largest of every kind of memory."""
         runs: list[dict[str, Any]] = []
-        for lane, samples in zip(self._lanes, self._samples, strict=True):
+        for lane, samples in zip(self._session.lanes, self._samples, strict=True):
             medians = {name: median([sample.metrics[name] for sample in samples]) for name in FIGURES}
             memory: dict[str, int] = {"process_base_bytes": lane.base_bytes or 0}
             for sample in samples:
@@ -192,32 +162,16 @@ class Bench:
     def _result(self, rows: list[dict[str, Any]] | None, roofline: dict[str, Any] | None) -> dict[str, Any]:
         runs = self._runs()
         pair = compared_pair(self._settings.sides)
+        conditions = self._session.conditions()
         return {
             "runs": runs,
             "speedup": speedup(runs[pair[0]], runs[pair[1]]) if pair is not None else None,
             "parity": rows,
             "roofline": roofline,
-            "hardware": as_json(self._resources.hardware),
-            "software": software_versions(),
-            "settings": as_json(self._settings) | {"repeats": self._repeats},
-            "notes": self._notes,
+            **conditions,
+            "settings": conditions["settings"] | {"repeats": self._repeats},
+            "notes": self._session.notes,
         }
-
-    def _build_lanes(self) -> list[Lane]:
-        job = LaneJob(
-            self._request,
-            self._resources.pool,
-            lambda update: None,
-            self._stop,
-            self._resources.gpu,
-            full_warm_up=True,
-            same_warm_up=self._settings.device == "cuda",
-        )
-        lanes = []
-        for index, name in enumerate(self._settings.sides):
-            options = side_options(name, self._settings, self._model, self._resources.threads)
-            lanes.append(Lane(index, options, job, new_record(name, self._request, self._model)))
-        return lanes
 
 
 def _utilisation(bytes_per_step: int | None, tpot_ms: float | None, bandwidth_gb_s: float | None) -> float | None:

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator, Iterator
+import contextlib
+import threading
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 from eet_demo.declared import LIMIT_VARIABLE
 from eet_demo.errors import StoppedError
 from eet_demo.models import catalog
-from eet_demo.race import parity
+from eet_demo.models.resolve import resolve
 from eet_demo.race.background import measure_between_races
-from eet_demo.race.fetching import Fetching
-from eet_demo.race.fits import Residency, decide
-from eet_demo.race.inputs import RaceModel, prompt_ids
-from eet_demo.race.job import LaneJob, StopSign, Update, Waiting
-from eet_demo.race.lane import Lane
+from eet_demo.race.inputs import RaceModel
+from eet_demo.race.report import Update
 from eet_demo.race.resources import RaceResources
-from eet_demo.race.schedule import at_once, in_turn, together
-from eet_demo.race.setup import new_record, side_options, thread_notes
+from eet_demo.race.session import Session
+from eet_demo.race.waiting import StopSign, Waiting, paced
 from eet_demo.records import RaceSettings, as_json
 from eet_demo.results.metrics import figures
-from eet_demo.results.software import software_versions
 from eet_demo.results.trace import Trace
 from eet_demo.sides.pairing import compared_pair, shown
-from eet_demo.sides.side import RunRequest, SideOptions
-
-TICK_S = 0.05
-ABANDON_S = 1.0
 
 
 class Race:
@@ -38,18 +32,16 @@ class Race:
         self._resources = resources
         self._stop = StopSign()
         self._updates: list[Update] = []
-        self._notes: list[str] = []
+        self._told_state = ("", "")
+        self._session: Session | None = None
         self._told_notes: int | None = None  # None until the page knows of the race
-        self._told_state: tuple[str, str] | None = None
-        self._lanes: list[Lane] = []
-        self._model: RaceModel | None = None
 
     def stop(self) -> None:
         """Asks every side to stop; `run` still ends with a result, of what there is."""
         self._stop.set()
 
     def run(self) -> Iterator[list[Update]]:
-        """Yields a list of updates (may be empty) every TICK_S; the last list ends with the result.
+        """Yields a list of updates (may be empty) about 20 times a second; the last update is the result.
 
         `race` comes first, but for states while another race runs or the model is fetched. What is found out later
         (which side fits in memory, ...) comes as `notes`, always all of them; stopped before it has a model, a race
@@ -65,55 +57,56 @@ class Race:
         self._resources.check(self._settings)
         if self._resources.background is not None:
             self._resources.background.give_way()
-        while not self._resources.turn.acquire(timeout=TICK_S):
+        with contextlib.closing(paced(self._in_its_turn(), self._resources.clock)) as ticks:
+            for _ in ticks:
+                yield self._take()
+        yield self._take()
+
+    def _in_its_turn(self) -> Waiting:
+        """Waits for the machine, races, and frees the machine whatever has happened."""
+        resources = self._resources
+        while not resources.turn.acquire(blocking=False):
             if self._stop.is_set():
                 return
             self._post_states("waiting", "another race is on this machine")
-            yield self._take()
-        try:
-            due_s = time.perf_counter()
-            end_s = due_s + self._resources.limits.race_seconds
-            for _ in self._steps():
-                if due_s > end_s and not self._stop.is_set():
-                    self._out_of_time()
-                yield self._take()
-                due_s = max(due_s + TICK_S, time.perf_counter())
-                time.sleep(max(0.0, due_s - time.perf_counter()))
-            yield self._take()
-        finally:
-            self._abandon()
-            self._resources.turn.release()
-            measure_between_races(self._settings, self._model, self._resources)
+            yield
+        with contextlib.ExitStack() as then:  # backwards, each of them even if another fails
+            then.callback(self._measure_later)
+            then.callback(resources.turn.release)
+            yield from self._in_time(self._steps(then))
+            yield  # the result goes out before workers are waited for
 
-    def _out_of_time(self) -> None:
-        limit = f"{self._resources.limits.race_seconds:,} seconds ({LIMIT_VARIABLE}RACE_SECONDS)"
-        self._stop.end(f"out of time: a race may take {limit} here")
-        self._notes.append(self._stop.why)
-        if self._model is None:
-            raise StoppedError(f"The model was not here in time: a race may take {limit} here, and it is fetched on.")
+    def _in_time(self, steps: Waiting) -> Waiting:
+        """The same steps; once the time of a race is up they are told to come to an end."""
+        limit_s, clock = self._resources.limits.race_seconds, self._resources.clock
+        end_ns = clock.now_ns() + limit_s * 10**9
+        limit = f"a race may take {limit_s:,} seconds ({LIMIT_VARIABLE}RACE_SECONDS) here"
+        with contextlib.closing(steps):
+            for _ in steps:
+                if clock.now_ns() > end_ns and not self._stop.is_set():
+                    self._stop.end(f"out of time: {limit}")
+                    if self._session is None:
+                        raise StoppedError(f"The model was not here in time: {limit}, and it is fetched on.")
+                    self._session.notes.append(self._stop.why)
+                yield
 
-    def _steps(self) -> Waiting:
+    def _steps(self, then: contextlib.ExitStack) -> Waiting:
         model = yield from self._open_model()
         if model is None:
             return
-        self._model = model
-        prompts = prompt_ids(self._settings, model)
-        request = self._request(prompts, model)
-        self._notes += model.notes + thread_notes(self._settings, self._resources.threads)
+        session = Session(self._settings, model, self._resources, self._stop, lambda update: self._post(**update))
+        self._session = session
+        then.callback(session.reload)
+        then.callback(session.release)
         known = self._resources.stock_dtypes
         note = known.note(self._settings) if known is not None else None
-        self._notes += [note] if note is not None else []
-        self._lanes = self._build_lanes(request, model)
-        self._resources.pool.retain([lane.options for lane in self._lanes])
-        self._post_race(model, prompts)
-        yield from at_once(lane.start_process() for lane in self._lanes)
-        residency = self._decide()
-        if self._settings.schedule == "together":
-            yield from together(self._lanes)
-        else:
-            yield from in_turn(self._lanes, residency.resident)
-        rows = yield from self._parity(request, model)
-        self._post_result(self._trace(model, prompts, rows))
+        session.notes += [note] if note is not None else []
+        self._post_race(session)
+        yield from session.open()
+        session.decide()
+        yield from session.together() if self._settings.schedule == "together" else session.in_turn()
+        rows = yield from session.parity()
+        self._post_result(session, rows)
 
     def _open_model(self) -> Generator[None, None, RaceModel | None]:
         """The race's model, fetched first where it is not on this machine; Stop leaves the download to itself: None."""
@@ -129,102 +122,101 @@ class Race:
                 yield
         return resources.model(folder)
 
-    def _request(self, prompts: list[list[int]], model: RaceModel) -> RunRequest:
-        stop_ids = model.end_ids if self._settings.free_running else ()
-        rows = tuple(tuple(row) for row in prompts)
-        return RunRequest(rows, self._settings.new_tokens, self._settings.sampling, stop_ids)
+    def _measure_later(self) -> None:
+        self._resources.raced_ns = self._resources.clock.now_ns()
+        if self._session is not None:
+            measure_between_races(self._settings, self._session.model, self._resources)
 
-    def _build_lanes(self, request: RunRequest, model: RaceModel) -> list[Lane]:
-        job = LaneJob(
-            request,
-            self._resources.pool,
-            lambda update: self._updates.append(update),
-            self._stop,
-            self._resources.gpu,
-            same_warm_up=self._settings.device == "cuda",
-        )
-        return [
-            Lane(index, self._side_options(name, model), job, new_record(name, request, model))
-            for index, name in enumerate(self._settings.sides)
-        ]
-
-    def _side_options(self, name: str, model: RaceModel) -> SideOptions:
-        resources = self._resources
-        return side_options(name, self._settings, model, resources.threads)
-
-    def _decide(self) -> Residency:
-        residency = decide(self._lanes, self._resources.available_on(self._settings.device))
-        self._notes += residency.notes
-        for index, error in residency.refused.items():
-            self._lanes[index].fail(error)
-        return residency
-
-    def _parity(self, request: RunRequest, model: RaceModel) -> Generator[None, None, list[dict[str, Any]] | None]:
-        """Per row; None when sampling, with one side, between random weights, or when a side has no tokens."""
-        sides = self._settings.sides
-        pair = compared_pair(sides)
-        if pair is None or not request.sampling.greedy or not model.same_weights(sides[pair[0]], sides[pair[1]]):
-            return None
-        return (
-            yield from parity.compare_lanes(
-                self._lanes[pair[0]], self._lanes[pair[1]], request, self._stop, self._notes
-            )
-        )
-
-    def _trace(self, model: RaceModel, prompts: list[list[int]], rows: list[dict[str, Any]] | None) -> Trace:
-        return {
-            "format": "eet-race",
-            "version": 1,
-            "settings": as_json(self._settings),
-            "hardware": as_json(self._resources.hardware),
-            "software": software_versions(),
-            "prompt_ids": prompts,
-            "prompt_text": model.text(prompts[0]),
-            "notes": list(self._notes),
-            "sides": [lane.record.as_json() for lane in self._lanes],
-            "parity": rows,
-        }
-
-    def _post_race(self, model: RaceModel, prompts: list[list[int]]) -> None:
+    def _post_race(self, session: Session) -> None:
+        self._told_notes = len(session.notes)
         self._post(
             kind="race",
-            settings=as_json(self._settings),
-            hardware=as_json(self._resources.hardware),
-            software=software_versions(),
-            prompt_tokens=prompts,
-            prompt_text=model.text(prompts[0]),
+            **session.conditions(),
+            prompt_tokens=session.prompts,
+            prompt_text=session.model.text(session.prompts[0]),
             kinds=as_json(shown(self._settings.sides)),
             pair=compared_pair(self._settings.sides),
-            notes=list(self._notes),
+            notes=list(session.notes),
         )
-        self._told_notes = len(self._notes)
 
-    def _post_result(self, trace: Trace) -> None:
-        self._told_notes = len(self._notes)
+    def _post_result(self, session: Session, rows: list[dict[str, Any]] | None) -> None:
+        trace = {
+            "format": "eet-race",
+            "version": 1,
+            **session.conditions(),
+            "prompt_ids": session.prompts,
+            "prompt_text": session.model.text(session.prompts[0]),
+            "notes": list(session.notes),
+            "sides": [lane.record.as_json() for lane in session.lanes],
+            "parity": rows,
+        }
+        self._told_notes = len(session.notes)
         self._post(kind="result", trace=trace, **figures(trace))
 
     def _post(self, **update: Any) -> None:
         self._updates.append(update)
 
     def _post_states(self, state: str, detail: str) -> None:
-        """Every side's state; nothing while the words stay the same, however often it is called."""
+        """The state of all sides, said once: a page counts the seconds from when it came."""
         if (state, detail) == self._told_state:
             return
-        self._told_state = state, detail
+        self._told_state = (state, detail)
         for index in range(len(self._settings.sides)):
             self._post(kind="state", side=index, state=state, detail=detail)
 
     def _take(self) -> list[Update]:
-        if self._told_notes is not None and self._told_notes < len(self._notes):
-            self._post(kind="notes", notes=list(self._notes))
-            self._told_notes = len(self._notes)
+        notes = self._session.notes if self._session is not None else []
+        if self._told_notes is not None and self._told_notes < len(notes):
+            self._post(kind="notes", notes=list(notes))
+            self._told_notes = len(notes)
         updates, self._updates = self._updates, []
         return updates
 
-    def _abandon(self) -> None:
-        """After the end nothing; after a closed iterator, workers that still run are stopped, then killed."""
-        deadline_s = time.perf_counter() + ABANDON_S
-        for lane in self._lanes:
-            lane.ask_to_stop()
-        for lane in self._lanes:
-            lane.abandon(deadline_s)
+
+def result_of(batches: Iterator[list[Update]], told: Callable[[Update], None] = lambda update: None) -> Trace:
+    """Runs a race (its `run()`) to the end and returns its trace; `told` gets every other update.
+
+    Raises:
+        EetError: the race could not begin, or ended without a result.
+    """
+    trace: Trace | None = None
+    for updates in batches:
+        for update in updates:
+            if update["kind"] == "result":
+                trace = update["trace"]
+            else:
+                told(update)
+    if trace is None:
+        raise StoppedError("The race was stopped before it had a result.")
+    return trace
+
+
+class Fetching:
+    """Fetches a model in a thread of its own; the download itself resumes, so that nobody need wait for its end."""
+
+    def __init__(self, model: str, models_dir: Path, hub_enabled: bool) -> None:
+        self.progress = f"fetching {model}"
+        self._model, self._models_dir, self._hub_enabled = model, models_dir, hub_enabled
+        self._folder: Path | None = None
+        self._error: BaseException | None = None
+        threading.Thread(target=self._fetch, name=f"fetch {model}", daemon=True).start()
+
+    def folder(self) -> Path | None:
+        """The model's folder once it is here, None before; raises what the fetch raised."""
+        if self._error is not None:
+            raise self._error
+        return self._folder
+
+    def _fetch(self) -> None:
+        try:
+            self._folder = resolve(self._model, self._models_dir, self._hub_enabled, self._report)
+        except BaseException as error:  # handed to the race's own thread
+            self._error = error
+
+    def _report(self, stage: str, done: int, total: int) -> None:
+        if stage == "wait":
+            holder = f"process {done}" if done else "another process"
+            self.progress = f"waiting for {holder}, which fetches {self._model}"
+            return
+        percent = f" {100 * done // total} %" if total else ""
+        self.progress = f"fetching {self._model}: {stage}{percent}"

@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from eet_demo.clock import Clock
 from eet_demo.declared import Limits
 from eet_demo.machine import hardware
 from eet_demo.machine.gpu import Gpu
 from eet_demo.models import catalog
 from eet_demo.race.inputs import RaceModel, check_settings, open_model, prompt_ids
+from eet_demo.race.residents import Residents
 from eet_demo.records import Hardware, RaceSettings
 from eet_demo.results.software import software_versions
 from eet_demo.results.stock_dtypes import StockDtypes
-from eet_demo.worker.pool import WorkerPool
+from eet_demo.sides.side import SideOptions
+from eet_demo.worker.handle import WorkerHandle
+from eet_demo.worker.pool import WorkerPool, start_worker
 
 
 class Background(Protocol):
@@ -38,16 +42,21 @@ class RaceResources:
         models_dir: folder of the fetched models.
         hardware: this machine, for the record.
         threads: most CPU threads a side may use.
-        available_bytes: asked before each race: memory that may be used now.
+        available_bytes: asked before anything is loaded: memory that may be used now.
         gpu: the one that CUDA uses here.
         hub_enabled: models may be fetched from the Hugging Face Hub.
         catalogue_only: a race names a model of the catalogue; False takes folders, files and Hub ids too, which is for
             the owner's command line and not for visitors.
         allow_scripted: scripted sides may race (the page's tests).
         limits: the most that the owner lets a race ask for.
+        start: starts a worker process.
         turn: held by the race that runs; the machine is for one race at a time.
+        clock: the time that races are paced and timed by.
         stock_dtypes: how fast stock is by dtype on this machine; None asks and measures nothing.
         background: what is measured between races; a race that begins makes it give way.
+        raced_ns: when the last race ended.
+        pool: the workers, which stay between races.
+        residents: grants memory; asked before any worker loads.
     """
 
     models_dir: Path
@@ -59,11 +68,19 @@ class RaceResources:
     catalogue_only: bool = True
     allow_scripted: bool = False
     limits: Limits = field(default_factory=Limits)
-    pool: WorkerPool = field(default_factory=WorkerPool)
+    start: Callable[[SideOptions, Gpu | None], WorkerHandle] = start_worker
     turn: threading.Lock = field(default_factory=threading.Lock)
+    clock: Clock = field(default_factory=Clock)
     stock_dtypes: StockDtypes | None = None
     background: Background | None = None
+    raced_ns: int = 0
+    pool: WorkerPool = field(init=False)
+    residents: Residents = field(init=False)
     _models: dict[Path, RaceModel] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.pool = WorkerPool(lambda options: self.start(options, self.gpu))
+        self.residents = Residents(self.pool, lambda device: self.available_on(device))
 
     @classmethod
     def of_this_machine(

@@ -2,6 +2,8 @@
 
 `scripted:rate=200,prefill_s=0.4,passes=8` writes the prompt's own ids over and over, so that the text is readable;
 `scripted:trace=/path/trace.json,index=1` plays the tokens of a recorded side at their recorded times.
+
+Stamps are the script's own, whatever the machine was doing, so that figures of a scripted run are exact.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from eet_demo.clock import Clock
 from eet_demo.errors import EetError, RequestError, UnsupportedError
 from eet_demo.records import SideConfig
 from eet_demo.sides.names import SideName, parse_side
@@ -24,6 +26,8 @@ from eet_demo.sides.side import Roofline, RunClock, RunRequest, SideOptions, Sin
 
 MARGIN = 0.25
 """Logit of the scripted token over every other one: what the parity margin of a planted divergence must be."""
+
+LISTENS_EVERY_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,11 @@ class Scenario:
     Args:
         passes: prefill progress reports, spread over `prefill_s`; 0 reports none, as stock does.
         deaf: Stop is not noticed during prefill, as in stock's.
+        waits: sleeps until what it plays is due; off plays at once, with the same stamps.
         ids: ids joined by `+`, repeated; empty takes the prompt's own.
         differ_at: from this step on, every id is one higher.
-        fail_in: `load`, `prefill`, `decode` or `logits`: raises there. die_in: the process kills itself there.
+        fail_in: `load`, `prefill`, `decode`, `memory` (asked during a run) or `logits`: raises there.
+        die_in: the process kills itself there.
         fault_at: step of a fault in `decode`.
         trace, index: play side `index` of this recorded trace.
     """
@@ -46,6 +52,7 @@ class Scenario:
     load_s: float = 0.0
     passes: int = 0
     deaf: bool = False
+    waits: bool = True
     ids: str = ""
     differ_at: int = -1
     fail_in: str = ""
@@ -81,39 +88,51 @@ def no_bytes(options: SideOptions) -> int:
 
 
 class ScriptedSide:
-    """Plays a `Scenario` with real sleeps and real stamps."""
+    """Plays a `Scenario`; it sleeps until what it plays is due."""
 
-    def __init__(self, options: SideOptions) -> None:
+    def __init__(self, options: SideOptions, clock: Clock | None = None) -> None:
         self._options = options
+        self._clock = clock or Clock()
         self._scenario = scenario_of(parse_side(options.side))
         self._cached_tokens = 0
         self._prompts: tuple[tuple[int, ...], ...] = ()
+        self._running = False
 
     def compile(self) -> None:
-        time.sleep(self._scenario.compile_s)
+        self._sleep(self._scenario.compile_s)
 
     def load(self) -> SideConfig:
-        time.sleep(self._scenario.load_s)
+        self._sleep(self._scenario.load_s)
         self._strike("load")
         options = self._options
         return SideConfig(options.side, "scripted", options.device, options.dtype, options.weights, options.threads)
 
     def run(self, request: RunRequest, sink: Sink) -> RunClock:
         self._prompts = request.prompt_ids
-        start_ns = time.perf_counter_ns()
+        self._running = True
+        try:
+            return self._play(request, sink)
+        finally:
+            self._running = False
+
+    def _play(self, request: RunRequest, sink: Sink) -> RunClock:
+        start_ns = end_ns = self._clock.now_ns()
         sink.started(start_ns)
         self._prefill(request, sink, start_ns)
         for step, (due_ns, ids) in enumerate(self._steps(request)):
-            _sleep_until(start_ns + due_ns)
+            end_ns = start_ns + due_ns
+            self._sleep_until(end_ns)
             if sink.stopped:
                 raise StopRun
             if step == self._scenario.fault_at:
                 self._strike("decode")
             self._cached_tokens += len(ids)
-            sink.tokens(time.perf_counter_ns(), ids)
-        return RunClock(start_ns, time.perf_counter_ns())
+            sink.tokens(end_ns, ids)
+        return RunClock(start_ns, end_ns)
 
     def memory_bytes(self) -> Mapping[str, int]:
+        if self._running:
+            self._strike("memory")
         weights = self._scenario.weights_mb * 2**20
         reserved = self._options.max_batch * self._options.max_context * 1024
         return {"weights": weights, "kv_cache_used": self._cached_tokens * 1024, "kv_cache_reserved": reserved}
@@ -138,8 +157,8 @@ class ScriptedSide:
         passes = self._scenario.passes or 1
         self._cached_tokens = 0
         for done in range(1, passes + 1):
-            due_ns = start_ns + int(self._scenario.prefill_s * 1e9 * done / passes)
-            _sleep_until(due_ns, None if self._scenario.deaf else sink)
+            due_ns = start_ns + round(self._scenario.prefill_s * 1e9 * done / passes)
+            self._sleep_until(due_ns, None if self._scenario.deaf else sink)
             if sink.stopped and not self._scenario.deaf:
                 raise StopRun
             self._cached_tokens = total * done // passes
@@ -161,7 +180,7 @@ class ScriptedSide:
                 ended[row] = ended[row] or token_id in request.stop_token_ids
             if all(token_id is None for token_id in ids):
                 return
-            yield int((self._scenario.prefill_s + step / self._scenario.rate) * 1e9), ids
+            yield round((self._scenario.prefill_s + step / self._scenario.rate) * 1e9), ids
 
     def _planned(self, prompt: Sequence[int], step: int) -> int:
         cycle = [int(text) for text in self._scenario.ids.split("+")] if self._scenario.ids else prompt
@@ -170,19 +189,22 @@ class ScriptedSide:
     def _token(self, prompt: Sequence[int], step: int) -> int:
         return self._planned(prompt, step) + (0 <= self._scenario.differ_at <= step)
 
+    def _sleep(self, seconds: float) -> None:
+        if self._scenario.waits and seconds > 0:
+            self._clock.sleep(seconds)
+
+    def _sleep_until(self, due_ns: int, sink: Sink | None = None) -> None:
+        """Sleeps until the clock reaches `due_ns`, or until `sink` is stopped."""
+        while self._scenario.waits and (remaining_ns := due_ns - self._clock.now_ns()) > 0:
+            if sink is not None and sink.stopped:
+                return
+            self._sleep(min(remaining_ns / 1e9, LISTENS_EVERY_S) if sink is not None else remaining_ns / 1e9)
+
     def _strike(self, place: str) -> None:
         if self._scenario.die_in == place:
             os.kill(os.getpid(), signal.SIGKILL)
         if self._scenario.fail_in == place:
             raise EetError(f"the scripted side fails in {place}, as its scenario says; choose another scenario")
-
-
-def _sleep_until(due_ns: int, sink: Sink | None = None) -> None:
-    """Sleeps until perf_counter_ns reaches `due_ns`, or until `sink` is stopped."""
-    while (remaining_ns := due_ns - time.perf_counter_ns()) > 0:
-        if sink is not None and sink.stopped:
-            return
-        time.sleep(min(remaining_ns / 1e9, 0.02) if sink is not None else remaining_ns / 1e9)
 
 
 def _recorded_steps(path: Path, index: int, rows: int) -> Iterator[tuple[int, list[int | None]]]:

@@ -15,11 +15,10 @@ from eet_demo.models.hub import Hub
 from eet_demo.paths import cache_dir
 from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
-from eet_demo.race.setup import side_options
+from eet_demo.race.session import preload
 from eet_demo.results.software import software_versions
 from eet_demo.results.trace import load_trace
 from eet_demo.settings import Settings
-from eet_demo.sides.build import side_bytes
 from eet_demo.text.prompts import load_documents
 from eet_demo.ui.launch import launch, require_free_port
 from eet_demo.ui.offer import Notice, Offer, catalogue_choices, choose_device, notice_of
@@ -96,9 +95,4 @@ def _warm(offer: Offer, resources: RaceResources) -> None:
     folder = catalog.local_folder(settings.model, resources.models_dir)
     if folder is None or offer.device_lacks:
         return  # the first race fetches it, and shows how far it is
-    model = resources.model(folder)
-    wanted = [side_options(name, settings, model, resources.threads) for name in offer.sides]
-    if sum(side_bytes(options) for options in wanted) > resources.available_on(settings.device):
-        return  # the race decides which of them loads when, and says so
-    for options in wanted:
-        resources.pool.preload(options)
+    preload(settings, resources.model(folder), resources)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from eet_demo.machine.gpu import Gpu
 from eet_demo.sides.names import parse_side
 from eet_demo.sides.side import SideOptions
+from eet_demo.worker.child import ChildProcess
 from eet_demo.worker.handle import WorkerHandle
+
+
+def start_worker(options: SideOptions, gpu: Gpu | None = None) -> WorkerHandle:
+    """A worker in a process of its own, whose memory is sampled on the `gpu` too."""
+    return WorkerHandle(options, ChildProcess(options.side, gpu))
 
 
 class WorkerPool:
@@ -19,55 +26,58 @@ class WorkerPool:
     web server that makes itself nice after it has made its pool keeps its workers at full priority.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start: Callable[[SideOptions], WorkerHandle] = start_worker) -> None:
+        self._start = start
         self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="worker starter")
         self._starter.submit(int).result()  # the thread exists from here on
         self._handles: list[WorkerHandle] = []
         self._lock = threading.Lock()
 
+    @property
+    def handles(self) -> Sequence[WorkerHandle]:
+        """Every worker there is at this moment."""
+        with self._lock:
+            return list(self._handles)
+
     def has(self, options: SideOptions) -> bool:
         """Whether there is a live worker of these options, taken or not."""
-        with self._lock:
-            return any(handle.alive and same_worker(handle.options, options) for handle in self._handles)
+        return any(handle.alive and same_worker(handle.options, options) for handle in self.handles)
 
     def acquire(self, options: SideOptions) -> WorkerHandle:
         """Takes a worker of these options: a resident one, or a fresh process that begins to import its libraries."""
         with self._lock:
-            free = (handle for handle in self._handles if handle.alive and not handle.busy and not handle.taken)
+            free = (handle for handle in self._handles if _usable(handle) and not handle.taken)
             handle = next((handle for handle in free if same_worker(handle.options, options)), None)
             if handle is None:
-                handle = self._starter.submit(WorkerHandle, options).result()
+                handle = self._starter.submit(self._start, options).result()
                 self._handles.append(handle)
             handle.taken = True
             return handle
 
-    def replace(self, handle: WorkerHandle) -> None:
-        """Kills a worker that does not answer and starts a fresh one that loads meanwhile, for the next race."""
-        handle.kill()
-        self._forget(handle)
-        self.preload(handle.options)
-
-    def preload(self, options: SideOptions) -> None:
+    def preload(self, options: SideOptions) -> WorkerHandle:
         """Begins to load a worker of these options for a race to come; nobody has taken it yet."""
         handle = self.acquire(options)
         handle.load()
         handle.taken = False
+        return handle
 
     def end(self, handle: WorkerHandle) -> None:
         """Ends a worker and gives its memory back."""
         handle.end()
         self._forget(handle)
 
+    def kill(self, handle: WorkerHandle) -> None:
+        """Ends one that does not answer, or that cannot be trusted any more."""
+        handle.kill()
+        self._forget(handle)
+
     def retain(self, wanted: Collection[SideOptions]) -> None:
         """Ends every worker that is dead, busy with something nobody waits for, or not one of `wanted`."""
-        with self._lock:
-            surplus = [
-                handle
-                for handle in self._handles
-                if not handle.alive
-                or handle.busy
-                or not any(same_worker(handle.options, options) for options in wanted)
-            ]
+        surplus = [
+            handle
+            for handle in self.handles
+            if not _usable(handle) or not any(same_worker(handle.options, options) for options in wanted)
+        ]
         for handle in surplus:
             self.end(handle)
 
@@ -78,6 +88,10 @@ class WorkerPool:
     def _forget(self, handle: WorkerHandle) -> None:
         with self._lock:
             self._handles = [kept for kept in self._handles if kept is not handle]
+
+
+def _usable(handle: WorkerHandle) -> bool:
+    return handle.alive and handle.sound and not handle.busy
 
 
 def same_worker(one: SideOptions, other: SideOptions) -> bool:

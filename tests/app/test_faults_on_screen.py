@@ -99,7 +99,7 @@ def test_a_worker_killed_from_outside_is_said_and_replaced(open_page: OpenPage, 
     page = open_page()
     press_race(page)
     wait_tokens(page, 0, 2)
-    worker = next(handle for handle in scripted_page.resources.pool._handles if handle.busy)
+    worker = next(handle for handle in scripted_page.resources.pool.handles if handle.busy)
     psutil.Process(worker.pid).kill()
     wait_end(page)
     expect(lane(page, 0).locator(".eet-lane-error")).to_contain_text("SIGKILL")
@@ -133,7 +133,7 @@ def idle_within(resources: RaceResources, seconds: float) -> bool:
     """Whether no race holds the machine and no worker is busy, at the latest after `seconds`."""
     deadline_s = time.monotonic() + seconds
     while time.monotonic() < deadline_s:
-        if not resources.turn.locked() and not any(handle.busy for handle in resources.pool._handles if handle.alive):
+        if not resources.turn.locked() and not any(handle.busy for handle in resources.pool.handles if handle.alive):
             return True
         time.sleep(0.02)
     return False

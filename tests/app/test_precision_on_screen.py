@@ -11,9 +11,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from eet_demo.models import catalog
-from eet_demo.race import fetching
 from eet_demo.race import race as runner
-from eet_demo.race.fits import Residency
+from eet_demo.race.session import Session
 from eet_demo.results.trace import load_trace
 from eet_demo.ui.precision import find_record, load_records, quality_words
 from eet_demo.ui.recording import recorded_result
@@ -81,7 +80,7 @@ def test_a_race_on_a_gpu_shows_its_memory_there(open_page: OpenPage) -> None:
 def test_a_note_that_comes_late_is_shown_during_the_race(
     open_page: OpenPage, scripted_page: ScriptedPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "decide", lambda lanes, available: Residency(True, ["found out late"]))
+    monkeypatch.setattr(Session, "decide", lambda session: session.notes.append("found out late"))
     scripted_page.scene.sides = (LONG,)
     scripted_page.scene.changed = {"new_tokens": LONG_TOKENS}
     page = open_page()
@@ -115,7 +114,7 @@ def test_stop_during_a_download_ends_quietly(
         return tmp_path
 
     monkeypatch.setattr(catalog, "local_folder", lambda model, models_dir: None)
-    monkeypatch.setattr(fetching, "resolve", fetch)
+    monkeypatch.setattr(runner, "resolve", fetch)
     page = open_page()
     press_race(page)
     # The clock goes on, although the server repeats the state with every tick.

@@ -16,11 +16,11 @@ import pytest
 from eet_demo import Engine, Sampling
 from eet_demo.errors import RequestError, UnsupportedError
 from eet_demo.paths import IMPORT_ROOT
-from eet_demo.race import fits
 from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
 from eet_demo.records import RaceSettings, as_json
 from eet_demo.results.trace import validate_trace
+from eet_demo.sides import build
 from eet_demo.sides.engine import EngineSide, engine_options, planned_bytes
 from eet_demo.sides.side import RunRequest, SideOptions, StopRun
 from tests.parity.checkpoints import make_checkpoint
@@ -228,7 +228,7 @@ def test_race_in_turns_when_both_do_not_fit_loads_each_for_its_turn(
     race_resources: RaceResources, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = RaceSettings(str(folder), context=20, new_tokens=8)
-    monkeypatch.setattr(fits, "side_bytes", lambda options: 600_000_000)
+    monkeypatch.setattr(build, "side_bytes", lambda options: 600_000_000)
     race_resources.available_bytes = lambda: 700_000_000
     for _ in range(2):  # the second race finds the engine loaded, which must not keep stock from its turn
         updates = [update for batch in Race(settings, race_resources).run() for update in batch]
@@ -236,5 +236,5 @@ def test_race_in_turns_when_both_do_not_fit_loads_each_for_its_turn(
         assert [side["state"] for side in trace["sides"]] == ["done", "done"]
         assert "each is loaded for its turn" in trace["notes"][-1]
         assert trace["parity"][0]["equal_tokens"] == 8
-        loaded = [handle.options.side for handle in race_resources.pool._handles if handle.loaded]
+        loaded = [handle.options.side for handle in race_resources.pool.handles if handle.loaded]
         assert loaded == ["engine"]

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "eet_demo"
 
 RANKS = (
-    ("errors",),
+    ("errors", "clock"),
     ("paths", "sizes"),
     ("files",),
     ("declared",),

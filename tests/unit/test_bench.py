@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from eet_demo.commands import race as commands
-from eet_demo.errors import EetError, MemoryPlanError, RequestError
+from eet_demo.errors import RequestError
 from eet_demo.paths import IMPORT_ROOT
 from eet_demo.race.bench import Bench
 from eet_demo.race.resources import RaceResources
@@ -24,7 +24,7 @@ from eet_demo.sides.names import parse_side, split_sides
 from eet_demo.sides.pairing import compared_pair
 from tests.parity.checkpoints import make_checkpoint
 
-SLOW, FAST = "scripted:rate=200", "scripted:rate=800,differ_at=4"
+SLOW, FAST = "scripted:rate=200,waits=off", "scripted:rate=800,waits=off,differ_at=4"
 
 
 def run_bench(
@@ -37,26 +37,17 @@ def run_bench(
     return Bench(settings, repeats, model_dir, resources).run(lines.append), lines
 
 
-def test_bench_alternates_the_order_and_takes_medians(race_resources: RaceResources, model_dir: Path) -> None:
-    result, lines = run_bench(race_resources, model_dir, repeats=3)
-    assert [line.split(":")[0] + ":" + line.split(":")[1] for line in lines] == [
-        *(f"1/3 {SLOW}", f"1/3 {FAST}"),
-        *(f"2/3 {FAST}", f"2/3 {SLOW}"),
-        *(f"3/3 {SLOW}", f"3/3 {FAST}"),
-    ]
-    for run in result["runs"]:
-        rates = sorted(sample["decode_tok_s"] for sample in run["samples"])
-        assert len(rates) == 3
-        assert run["decode_tok_s"] == rates[1]
+def test_bench_between_real_workers_has_every_sample(race_resources: RaceResources, model_dir: Path) -> None:
+    result, _ = run_bench(race_resources, model_dir, repeats=3)
+    for run, rate in zip(result["runs"], (200, 800), strict=True):
+        assert [sample["decode_tok_s"] for sample in run["samples"]] == [pytest.approx(rate)] * 3
+        assert run["decode_tok_s"] == pytest.approx(rate)
         assert all(len(sample["tokens"]["time_ns"]) == 8 for sample in run["samples"])
         assert run["memory"]["weights_bytes"] == 100 * 2**20
         assert run["memory"]["process_peak_bytes"] >= run["memory"]["process_base_bytes"] > 2**20
-    assert result["speedup"]["decode"] == pytest.approx(4, rel=0.3)
+    assert result["speedup"]["decode"] == pytest.approx(4)
     assert result["parity"] == [{"equal_tokens": 4, "first_divergence": 4, "margin_at_divergence": 0.25}]
-    assert result["roofline"] is None, "no engine, no threads to measure"
     assert result["settings"]["repeats"] == 3
-    phases = [phase for sample in result["runs"][0]["samples"] for phase in sample["phases"]]
-    assert sum(phase["name"] == "loading" for phase in phases) == 1, "a worker stays between repeats"
 
 
 def test_bench_says_when_fewer_threads_run_than_were_asked_for(race_resources: RaceResources, model_dir: Path) -> None:
@@ -69,13 +60,13 @@ def test_bench_of_one_side_compares_nothing(race_resources: RaceResources, model
     result, _ = run_bench(race_resources, model_dir, FAST, repeats=1)
     assert result["speedup"] is None
     assert result["parity"] is None
-    assert result["runs"][0]["decode_tok_s"] > 0
+    assert result["runs"][0]["decode_tok_s"] == pytest.approx(800)
 
 
 def test_bench_when_sampling_has_no_parity(race_resources: RaceResources, model_dir: Path) -> None:
     result, _ = run_bench(race_resources, model_dir, repeats=1, temperature=0.8)
     assert result["parity"] is None
-    assert result["speedup"]["decode"] > 1
+    assert result["speedup"]["decode"] == pytest.approx(4)
 
 
 def test_bench_of_one_token_leaves_decode_undefined(race_resources: RaceResources, model_dir: Path) -> None:
@@ -83,33 +74,6 @@ def test_bench_of_one_token_leaves_decode_undefined(race_resources: RaceResource
     assert result["runs"][0]["tpot_ms"] is None
     assert result["speedup"]["decode"] is None
     assert "no decode" in lines[0]
-
-
-@pytest.mark.parametrize("fault", ["fail_in=load", "die_in=decode"])
-def test_bench_with_a_side_that_fails_is_an_error(race_resources: RaceResources, model_dir: Path, fault: str) -> None:
-    with pytest.raises(EetError, match=r"fails in load|SIGKILL"):
-        run_bench(race_resources, model_dir, SLOW, f"scripted:{fault}")
-    assert race_resources.turn.acquire(blocking=False)
-
-
-def test_bench_refuses_what_does_not_fit(
-    race_resources: RaceResources, model_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("eet_demo.race.fits.side_bytes", lambda options: 10**15)
-    with pytest.raises(MemoryPlanError, match=r"needs (999,999|1,000,000),"):
-        run_bench(race_resources, model_dir)
-
-
-def test_bench_unloads_between_turns_when_only_one_fits(
-    race_resources: RaceResources, model_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("eet_demo.race.fits.side_bytes", lambda options: 600_000_000)
-    race_resources.available_bytes = lambda: 700_000_000
-    result, _ = run_bench(race_resources, model_dir)
-    assert "each is loaded for its turn" in result["notes"][0]
-    phases = [phase for sample in result["runs"][0]["samples"] for phase in sample["phases"]]
-    assert sum(phase["name"] == "loading" for phase in phases) == 2
-    assert result["parity"][0]["margin_at_divergence"] == 0.25, "the baseline is loaded again to be asked"
 
 
 @pytest.mark.parametrize(
@@ -175,9 +139,11 @@ def test_bench_command_writes_the_contracts_object(tiny: Path, tmp_path: Path) -
     assert [row["equal_tokens"] for row in result["parity"]] == [12, 12]
     roofline = result["roofline"]
     assert set(roofline["mbu"]) == {"stock", "engine:prefill_chunk=8"}
-    assert all(0 < value < 1.5 for value in roofline["mbu"].values())
-    assert roofline["bytes_per_token"] > 0
-    assert roofline["bandwidth_gb_s"] > 0
+    step_bytes = 2 * roofline["bytes_per_token"]
+    tpot_s = result["runs"][1]["tpot_ms"] / 1e3
+    assert roofline["mbu"]["engine:prefill_chunk=8"] == pytest.approx(
+        step_bytes / tpot_s / (roofline["bandwidth_gb_s"] * 1e9), rel=1e-4
+    ), "what test_session proves with known figures"
     assert result["settings"]["ragged"] is True
     assert result["settings"]["batch"] == 2
 

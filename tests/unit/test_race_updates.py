@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eet_demo.declared import Limits
-from eet_demo.errors import MemoryPlanError, StoppedError
-from eet_demo.race import fetching
+from eet_demo.errors import MemoryPlanError
 from eet_demo.race import race as runner
-from eet_demo.race.fits import Residency
 from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
+from eet_demo.race.session import Session
 from eet_demo.records import RaceSettings
-from eet_demo.results.trace import validate_trace
+from eet_demo.worker.handle import WorkerHandle
 
-SCRIPTED = ("scripted:rate=400", "scripted:rate=800")
+SCRIPTED = ("scripted:rate=400,waits=off", "scripted:rate=800,waits=off")
 LATE = "each is loaded for its turn"
 
 
@@ -37,7 +34,7 @@ def updates_of(race: Race) -> Iterator[dict[str, Any]]:
 def test_note_that_comes_late_reaches_the_page_before_the_first_token(
     race_resources: RaceResources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "decide", lambda lanes, available: Residency(True, [LATE]))
+    monkeypatch.setattr(Session, "decide", lambda session: session.notes.append(LATE))
     updates = list(updates_of(race_of(race_resources)))
     kinds = [update["kind"] for update in updates]
     assert LATE not in updates[kinds.index("race")]["notes"]
@@ -60,7 +57,7 @@ def test_stop_during_a_download_ends_quietly(
 
     ticks = 0
 
-    monkeypatch.setattr(fetching, "resolve", fetch)
+    monkeypatch.setattr(runner, "resolve", fetch)
     race_resources.models_dir = tmp_path
     race = race_of(race_resources, model="gpt2")
     said = []
@@ -78,32 +75,6 @@ def test_stop_during_a_download_ends_quietly(
     race_resources.turn.release()
 
 
-def test_a_race_that_takes_too_long_ends_with_what_there_is(race_resources: RaceResources) -> None:
-    race_resources.limits = replace(Limits(), race_seconds=1)
-    updates = list(updates_of(race_of(race_resources, new_tokens=900, sides=("scripted:rate=20", "scripted"))))
-    trace = validate_trace(updates[-1]["trace"])
-    assert [side["state"] for side in trace["sides"]] == ["stopped", "stopped"]
-    words = "out of time: a race may take 1 seconds (EET_DEMO_MAX_RACE_SECONDS) here"
-    assert words in trace["notes"]
-    assert [update["detail"] for update in updates if update.get("state") == "stopped"] == [words, words]
-    assert race_resources.turn.acquire(blocking=False)
-    race_resources.turn.release()
-
-
-def test_a_model_that_is_not_here_in_time_is_an_error_and_fetched_on(
-    race_resources: RaceResources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fetched = threading.Event()
-    monkeypatch.setattr(fetching, "resolve", lambda *asked: fetched.wait(20))
-    race_resources.models_dir = tmp_path
-    race_resources.limits = replace(Limits(), race_seconds=1)
-    with pytest.raises(StoppedError, match=r"not here in time: .* 1 seconds \(EET_DEMO_MAX_RACE_SECONDS\)"):
-        list(updates_of(race_of(race_resources, model="gpt2")))
-    fetched.set()
-    assert race_resources.turn.acquire(blocking=False)
-    race_resources.turn.release()
-
-
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_plan_beyond_the_memory_is_refused_with_both_figures(
     race_resources: RaceResources, monkeypatch: pytest.MonkeyPatch, device: str
@@ -115,6 +86,7 @@ def test_a_plan_beyond_the_memory_is_refused_with_both_figures(
         return 20_000_000
 
     monkeypatch.setattr(race_resources, "available_on", available)
+    monkeypatch.setattr(WorkerHandle, "held_bytes", 0)
     race = race_of(race_resources, device=device, weights="packed", sides=("engine",))
     with pytest.raises(
         MemoryPlanError, match=r"engine needs \d{2,3},\d{3},\d{3} bytes .*20,000,000 .*are available"

@@ -14,7 +14,7 @@ from eet_demo.engine.shapes import shape as shape_of
 from eet_demo.errors import EetError
 from eet_demo.paths import cache_dir
 from eet_demo.race.bench import Bench
-from eet_demo.race.race import Race
+from eet_demo.race.race import Race, result_of
 from eet_demo.race.resources import RaceResources
 from eet_demo.records import RaceSettings
 from eet_demo.results.metrics import figures
@@ -163,15 +163,13 @@ def bench(context: Context, resources: RaceResources, shape: str, sides: Sequenc
 
 
 def _race(settings: RaceSettings, resources: RaceResources, context: Context) -> Trace:
-    found: Trace = {}
+    def refuse(update: Work) -> None:
+        if update["kind"] == "error":
+            raise EetError(f"{settings.sides[update['side']]}: {update['message']}")
+
     race = Race(settings, resources)
     with _stopped_in_time(race.stop, context):
-        for update in (update for updates in race.run() for update in updates):
-            if update["kind"] == "error":
-                raise EetError(f"{settings.sides[update['side']]}: {update['message']}")
-            if update["kind"] == "result":
-                found = update["trace"]
-    return found
+        return result_of(race.run(), refuse)
 
 
 @contextmanager
