@@ -65,7 +65,7 @@ def race(settings: RaceSettings, repeats: Repeats = 1, json_path: JsonPath = Non
     trace = sorted(traces, key=lambda each: figures(each)["metrics"][-1]["decode_tok_s"] or 0)[len(traces) // 2]
     found = figures(trace)
     runs = [{"side": side["name"], **found["metrics"][i]} for i, side in enumerate(trace["sides"])]
-    console.print(_table(runs, found))
+    console.print(_table(runs, found | {"settings": trace["settings"], "notes": trace["notes"]}))
     if out is not None:
         save_trace(trace, out)
         console.print(f"trace: {out}", markup=False)
@@ -144,7 +144,7 @@ def owner_limits() -> dict[str, Any]:
 
 
 def _table(runs: list[dict[str, Any]], found: Mapping[str, Any]) -> Table:
-    """One row a side; what is undefined is a dash."""
+    """One row a side, what is undefined a dash; beside a median its interquartile range. Notes stand below."""
     columns = {
         "TTFT ms": "ttft_ms",
         "TPOT ms": "tpot_ms",
@@ -155,8 +155,8 @@ def _table(runs: list[dict[str, Any]], found: Mapping[str, Any]) -> Table:
     }
     table = Table("side", *columns, "peak MiB", caption=_caption(found))
     for run in runs:
-        peak = run["memory"].get("process_peak_bytes")
-        cells = [_number(run[name]) for name in columns.values()]
+        peak, spread = run["memory"].get("process_peak_bytes"), run.get("iqr", {})
+        cells = [_number(run[name], spread.get(name)) for name in columns.values()]
         table.add_row(run["side"], *cells, _number(peak / 2**20 if peak else None))
     return table
 
@@ -173,11 +173,14 @@ def _caption(found: Mapping[str, Any]) -> str:
     if roofline is not None:
         use = ", ".join(f"{side} {100 * value:.0f} %" for side, value in roofline["mbu"].items() if value is not None)
         parts.append(f"of {roofline['bandwidth_gb_s']:.1f} GB/s: {use}")
-    return "; ".join(parts)
+    if found["settings"].get("repeats", 1) > 1:
+        parts.append(f"medians of {found['settings']['repeats']} runs, in brackets the width of their middle half")
+    return "\n".join(["; ".join(parts), *found["notes"]])
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _number(value: float | None, spread: float | None = None) -> str:
+    beside = "" if spread is None else f" ({spread:.2f})"
+    return "-" if value is None else f"{value:.2f}{beside}"
 
 
 def write_json(result: Mapping[str, Any], path: str | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -53,9 +53,18 @@ class OthersUse:
     def worth_saying(self) -> bool:
         return self.cpu_s > TICKS_S and self.mean_cores > WORTH_SAYING * self.cores
 
-    def words(self, side: str) -> str:
+    def words(self, sides: str) -> str:
         taken = f"{self.mean_cores:.2f} of {self.cores} cores"
-        return f"while {side} was timed, other programs took {taken}: on an idle machine it may be faster"
+        return f"other programs took {taken} while {sides} ran: on an idle machine it may be faster"
+
+    @staticmethod
+    def total(uses: Sequence[OthersUse]) -> OthersUse:
+        """Of several intervals on one machine, at least one."""
+        return OthersUse(sum(use.cpu_s for use in uses), sum(use.wall_s for use in uses), uses[0].cores)
+
+
+ReadCpu = Callable[[Iterable[int]], CpuTimes]
+"""`read_cpu_times`, or what stands in for it."""
 
 
 def read_cpu_times(pids: Iterable[int]) -> CpuTimes:

@@ -13,7 +13,7 @@ from eet_demo.race.resources import RaceResources
 from eet_demo.race.session import Session
 from eet_demo.race.waiting import StopSign, finish, paced
 from eet_demo.records import RaceSettings
-from eet_demo.results.metrics import FIGURES, Metrics, median, peaks, side_metrics, speedup
+from eet_demo.results.metrics import FIGURES, Metrics, interquartile, median, peaks, side_metrics, speedup
 from eet_demo.sides.pairing import compared_pair
 from eet_demo.worker.outbox import Message
 
@@ -32,7 +32,8 @@ class Sample:
 
     def as_json(self) -> dict[str, Any]:
         columns = {name: self.record["tokens"][name] for name in ("row", "time_ns", "id")}
-        return {"repeat": self.repeat, **self.metrics, "tokens": columns, "phases": self.record["phases"]}
+        kept = {name: self.record[name] for name in ("phases", "others")}
+        return {"repeat": self.repeat, **self.metrics, "tokens": columns, **kept}
 
 
 class Bench:
@@ -98,6 +99,7 @@ class Bench:
         for repeat in range(self._repeats):
             for lane in lanes if repeat % 2 == 0 else lanes[::-1]:
                 yield from self._measure_one(lane, repeat, report)
+        self._session.note_others()
         rows = yield from self._session.parity()
         roofline = yield from self._roofline()
         return self._result(rows, roofline)
@@ -105,7 +107,7 @@ class Bench:
     def _measure_one(self, lane: Lane, repeat: int, report: Report) -> Generator[None, None, None]:
         lane.renew(self._session.new_record(lane.options.side))
         yield from lane.prepare()
-        yield from lane.race()
+        yield from self._session.time(lane)
         self._go_on()
         record = lane.record.as_json()
         metrics = side_metrics(record["tokens"], [len(row) for row in self._session.prompts])
@@ -146,17 +148,20 @@ class Bench:
         return {"bandwidth_gb_s": bandwidth, "bytes_per_token": bytes_per_token, "context": context, "mbu": mbu}
 
     def _runs(self) -> list[dict[str, Any]]:
-        """One entry a side: the median of every figure over the repeats, the largest of every kind of memory."""
+        """One entry a side, over the repeats: every figure's median and interquartile range, every memory's peak."""
         runs: list[dict[str, Any]] = []
         for lane, samples in zip(self._session.lanes, self._samples, strict=True):
-            medians = {name: median([sample.metrics[name] for sample in samples]) for name in FIGURES}
+            figures = {name: [sample.metrics[name] for sample in samples] for name in FIGURES}
+            medians = {name: median(values) for name, values in figures.items()}
+            spread = {"iqr": {name: interquartile(values) for name, values in figures.items()}}
             memory: dict[str, int] = {"process_base_bytes": lane.base_bytes or 0}
             for sample in samples:
                 for name, value in peaks(sample.record["memory"]).items():
                     memory[name] = max(value, memory.get(name, 0))
             config = samples[0].record["config"]
             raw = [sample.as_json() for sample in samples]
-            runs.append({"side": lane.options.side, "config": config, **medians, "memory": memory, "samples": raw})
+            run = {"side": lane.options.side, "config": config, **medians, **spread, "memory": memory, "samples": raw}
+            runs.append(run)
         return runs
 
     def _result(self, rows: list[dict[str, Any]] | None, roofline: dict[str, Any] | None) -> dict[str, Any]:

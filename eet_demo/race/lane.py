@@ -69,7 +69,9 @@ class Lane:
         self.handle: WorkerHandle | None = None
         self._job = job
         self._report = SideReport(index, record, job.post, job.clock)
+        self._kind = parse_side(options.side).kind
         self._needed_bytes: int | None = None
+        self._ended_words = ""
 
     @property
     def record(self) -> SideRecord:
@@ -166,7 +168,7 @@ class Lane:
             yield from steps
         except Halted:
             self.over = True
-            self._report.state("stopped", self._job.stop.why)
+            self._report.state("stopped", "; ".join(filter(None, (self._job.stop.why, self._ended_words))))
         except EetError as error:
             self.fail(error)
 
@@ -196,7 +198,7 @@ class Lane:
     def _load_weights(self, handle: WorkerHandle) -> Waiting:
         now_ns = self._job.clock.now_ns
         begin_ns = now_ns()
-        compiles = "; kernels are compiled first, once a machine" if parse_side(self.options.side).kind.compiles else ""
+        compiles = "; kernels are compiled first, once a machine" if self._kind.compiles else ""
         self._report.state("loading", f"loading {self.options.dtype} weights{compiles}")
         handle.load()
         if handle.compiled_s is None:
@@ -258,6 +260,7 @@ class Lane:
             # Stock cannot hear inside its prefill; nobody can inside a load.
             if halted.deaf:
                 self.lost_to_stop = True
+                self._ended_words = self._kind.deaf if wanted == "finished" and not self.record.tokens["row"] else ""
                 self._discard()
             raise
         except (KernelFaultError, WorkerError):

@@ -105,6 +105,7 @@ class Race:
         yield from session.open()
         session.decide()
         yield from session.together() if self._settings.schedule == "together" else session.in_turn()
+        session.note_others()
         rows = yield from session.parity()
         self._post_result(session, rows)
 

@@ -11,6 +11,7 @@ from typing import Protocol
 from eet_demo.clock import Clock
 from eet_demo.declared import Limits
 from eet_demo.machine import hardware
+from eet_demo.machine.cpu_use import ReadCpu, read_cpu_times
 from eet_demo.machine.gpu import Gpu
 from eet_demo.models import catalog
 from eet_demo.race.inputs import RaceModel, check_settings, open_model, prompt_ids
@@ -44,6 +45,7 @@ class RaceResources:
         threads: most CPU threads a side may use.
         available_bytes: asked before anything is loaded: memory that may be used now.
         gpu: the one that CUDA uses here.
+        read_cpu: what everybody, and a race, has taken of the processors; None leaves it unknown.
         hub_enabled: models may be fetched from the Hugging Face Hub.
         catalogue_only: a race names a model of the catalogue; False takes folders, files and Hub ids too, which is for
             the owner's command line and not for visitors.
@@ -64,6 +66,7 @@ class RaceResources:
     threads: int
     available_bytes: Callable[[], int]
     gpu: Gpu | None = None
+    read_cpu: ReadCpu | None = None
     hub_enabled: bool = True
     catalogue_only: bool = True
     allow_scripted: bool = False
@@ -111,6 +114,7 @@ class RaceResources:
             stock_dtypes=known,
             available_bytes=lambda: hardware.available_memory_bytes(memory_limit_bytes),
             gpu=gpu,
+            read_cpu=read_cpu_times,
             hub_enabled=hub_enabled,
             catalogue_only=catalogue_only,
             allow_scripted=allow_scripted,

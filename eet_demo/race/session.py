@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from eet_demo.errors import EetError, MemoryPlanError, WorkerError
+from eet_demo.machine.cpu_use import CpuTimes, OthersUse, others_use
 from eet_demo.race import parity
 from eet_demo.race.inputs import RaceModel, prompt_ids
 from eet_demo.race.lane import Lane, LaneJob
@@ -58,6 +59,7 @@ class Session:
         self._resources, self._stop, self._keep_others = resources, stop, keep_others
         self._found_there: list[Lane] = []
         self._stay = False
+        self._others: dict[str, list[OthersUse]] = {}
         job = LaneJob(
             self.request,
             resources.pool,
@@ -134,7 +136,7 @@ class Session:
             later.wait_for("waits, so that each side has the machine alone")
         for lane in self.lanes:
             yield from lane.prepare()
-            yield from lane.race()
+            yield from self.time(lane)
 
     def together(self) -> Waiting:
         """Loads and warms one after the other, then times all at once: their figures share the hardware."""
@@ -142,8 +144,26 @@ class Session:
         for lane in self.lanes:
             yield from lane.prepare()
             lane.wait_for("ready; both start at once")
-        yield from at_once(lane.race() for lane in self.lanes)
+        yield from self.time(*self.lanes)
         self._stay = False
+
+    def time(self, *lanes: Lane) -> Waiting:
+        """The timed runs of `lanes`, at once; with each, what others took of the processors meanwhile."""
+        before = self._read_cpu()
+        yield from at_once(lane.race() for lane in lanes)
+        after = self._read_cpu()
+        if before is None or after is None:
+            return
+        use = others_use(before, after)
+        for lane in lanes:
+            lane.record.others = use
+        self._others.setdefault(" and ".join(lane.options.side for lane in lanes), []).append(use)
+
+    def note_others(self) -> None:
+        """Adds a note for every side whose runs, taken together, had to share the processors."""
+        for sides, uses in self._others.items():
+            use = OthersUse.total(uses)
+            self.notes += [use.words(sides)] if use.worth_saying else []
 
     def parity(self) -> Generator[None, None, list[dict[str, Any]] | None]:
         """Per row, of each side's last run; None when sampling, with one side, between random weights or no tokens."""
@@ -171,6 +191,10 @@ class Session:
         for lane in self.lanes:
             if lane.lost_to_stop:
                 self._resources.residents.preload([lane.options])
+
+    def _read_cpu(self) -> CpuTimes | None:
+        read, pool = self._resources.read_cpu, self._resources.pool
+        return read([handle.pid for handle in pool.handles]) if read is not None else None
 
     def _make_room(self, lane: Lane) -> None:
         others = [other.handle for other in self.lanes if other is not lane and other.handle is not None]

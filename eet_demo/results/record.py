@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from eet_demo.machine.cpu_use import OthersUse
+from eet_demo.records import as_json
 from eet_demo.text.tokens import IncrementalDecoder
 
 NewDecoder = Callable[[], IncrementalDecoder]
@@ -48,7 +50,10 @@ class RowTexts:
 
 
 class SideRecord:
-    """Columns of one side. Times come in as perf_counter_ns and go out as nanoseconds from this side's t0."""
+    """Columns of one side. Times come in as perf_counter_ns and go out as nanoseconds from this side's t0.
+
+    `others` is what else used the processors while it was timed; None where that is not known.
+    """
 
     def __init__(self, name: str, texts: RowTexts) -> None:
         self.name = name
@@ -56,6 +61,7 @@ class SideRecord:
         self.config: Mapping[str, Any] | None = None
         self.error: dict[str, str] | None = None
         self.t0_ns: int | None = None
+        self.others: OthersUse | None = None
         self.tokens: dict[str, list[Any]] = {"row": [], "time_ns": [], "id": [], "text": [], "after_end": []}
         self._texts = texts
         self._phases: list[tuple[str, int, int, str]] = []
@@ -124,6 +130,7 @@ class SideRecord:
                 "total": [total for _, _, total in self._progress],
             },
             "memory": self._memory_columns(t0_ns),
+            "others": as_json(self.others),
             "error": self.error,
         }
 

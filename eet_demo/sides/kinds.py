@@ -24,7 +24,7 @@ class SideKind:
         stock_words: its line in the page's list of stock's variants; empty for what is none.
         allocates: with its weights, so that a worker serves the size it was loaded for, or with each run.
         compiles: kernels, before its weights are loaded.
-        hears_stop: also inside its prefill; else its process is ended there.
+        deaf: said when Stop comes inside its prefill and has to end its process; empty for one that hears it there.
         silence: said of a prefill that cannot tell how far it is; empty for one that does.
         dense: its weights are dense in the race's dtype, whatever the race's weights.
         random: who draws random weights for it; sides of one source compute with the same.
@@ -41,7 +41,7 @@ class SideKind:
     stock_words: str = ""
     allocates: Literal["load", "run"] = "load"
     compiles: bool = False
-    hears_stop: bool = True
+    deaf: str = ""
     silence: str = ""
     dense: bool = False
     random: str = ""
@@ -59,7 +59,7 @@ def _stock(name: str, title: str, words: str, allocates: Literal["load", "run"])
         rank=0,
         stock_words=words,
         allocates=allocates,
-        hears_stop=False,
+        deaf="stock generate cannot hear Stop inside its prefill, so its process was ended",
         silence="stock generate cannot report from inside its prefill",
         dense=True,
         random="transformers",

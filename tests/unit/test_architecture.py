@@ -19,7 +19,7 @@ RANKS = (
     ("declared",),
     ("records",),
     ("settings",),
-    ("machine.gpu", "machine.hardware"),
+    ("machine.cpu_use", "machine.gpu", "machine.hardware"),
     ("models.gguf.header", "models.gguf.names"),
     ("engine",),
     ("text",),

@@ -91,7 +91,12 @@ def test_little_use_is_not_worth_saying(cpu_s: float, wall_s: float, cores: int,
 
 def test_words_have_the_figure() -> None:
     words = OthersUse(cpu_s=1.5, wall_s=2.0, cores=2).words("stock")
-    assert words.startswith("while stock was timed, other programs took 0.75 of 2 cores")
+    assert words.startswith("other programs took 0.75 of 2 cores while stock ran")
+
+
+def test_intervals_add_up() -> None:
+    total = OthersUse.total([OthersUse(0.5, 1.0, 2), OthersUse(0.1, 3.0, 2)])
+    assert (total.cpu_s, total.wall_s, total.mean_cores) == pytest.approx((0.6, 4.0, 0.15))
 
 
 BUSY_S = 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from eet_demo.declared import Limits
 from eet_demo.errors import EetError, KernelFaultError, MemoryPlanError, StoppedError, WorkerError
+from eet_demo.machine.cpu_use import CpuTimes
 from eet_demo.race import race as runner
 from eet_demo.race import session
 from eet_demo.race.bench import Bench
@@ -159,6 +160,68 @@ def test_stop_in_a_deaf_prefill_ends_the_worker_after_a_second_and_loads_a_fresh
     assert first.killed
     assert fresh.commands == ["import", "load"], "for the next race, while nobody races"
     assert track.resources.turn.acquire(blocking=False)
+
+
+def test_stop_that_a_side_cannot_hear_is_said_to_have_ended_its_process(track: Track) -> None:
+    track.machine.plays |= {"stock": Play(deaf=True, prefill_s=40), "engine": Play(prefill_s=40)}
+
+    def press(race: Race, update: Update) -> None:
+        if update["kind"] == "state" and update["state"] == "prefilling":
+            race.stop()
+
+    for side, words in (
+        ("stock", "; stock generate cannot hear Stop inside its prefill, so its process was ended"),
+        ("engine", ""),
+    ):
+        updates = track.race(side, on_update=press)
+        said = [update["detail"] for update in updates if update.get("state") == "stopped"]
+        assert said == [f"stopped by the visitor{words}"]
+
+
+def busy(track: Track, cores: float) -> list[set[int]]:
+    """Others keep so many of the machine's two cores busy; returns the processes that were called the race's own."""
+    asked: list[set[int]] = []
+
+    def read(pids: Iterable[int]) -> CpuTimes:
+        asked.append(set(pids))
+        now_s = track.time.now_ns / 1e9
+        return CpuTimes(now_s, 2, all_s=(cores + 0.9) * now_s, own_s=0.9 * now_s)
+
+    track.resources.read_cpu = read
+    return asked
+
+
+@pytest.mark.parametrize("schedule", ["in_turn", "together"])
+def test_what_others_take_while_a_side_is_timed_is_kept_and_said(track: Track, schedule: str) -> None:
+    asked = busy(track, cores=0.5)
+    trace = trace_of(track.race(schedule=schedule))
+    for side in trace["sides"]:
+        assert side["others"]["cpu_s"] == pytest.approx(0.5 * side["others"]["wall_s"])
+        assert side["others"]["wall_s"] == pytest.approx(0.6, abs=0.11), "the timed run alone: no load, no warm-up"
+    told = [note for note in trace["notes"] if "other programs" in note]
+    rest = ": on an idle machine it may be faster"
+    runs = ["stock", "engine"] if schedule == "in_turn" else ["stock and engine"]
+    assert told == [f"other programs took 0.50 of 2 cores while {sides} ran{rest}" for sides in runs]
+    assert all(pids == {child.pid for child in track.machine.children} for pids in asked)
+
+
+def test_an_idle_machine_is_not_spoken_of(track: Track) -> None:
+    busy(track, cores=0.05)
+    trace = trace_of(track.race())
+    assert trace["notes"] == trace_of(Track.race(track))["notes"]
+    assert not any("other programs" in note for note in trace["notes"])
+
+
+def test_what_others_take_is_unknown_where_it_is_not_read(track: Track) -> None:
+    assert [side["others"] for side in trace_of(track.race())["sides"]] == [None, None]
+
+
+def test_a_benchmark_says_once_a_side_what_others_took_in_all_its_runs(track: Track) -> None:
+    busy(track, cores=0.5)
+    result = track.bench(repeats=3)
+    told = [note for note in result["notes"] if "other programs" in note]
+    assert [note.split(" while ")[1].split(" ran")[0] for note in told] == ["stock", "engine"]
+    assert all(sample["others"]["cpu_s"] > 0 for run in result["runs"] for sample in run["samples"])
 
 
 def test_what_stop_ended_is_not_loaded_anew_where_there_is_no_room(track: Track) -> None:
@@ -397,6 +460,18 @@ def test_a_benchmark_alternates_the_order_and_takes_medians(track: Track) -> Non
     assert result["speedup"]["decode"] == pytest.approx(2.5)
     phases = [phase["name"] for sample in result["runs"][0]["samples"] for phase in sample["phases"]]
     assert phases.count("loading") == 1, "a worker stays between repeats"
+
+
+def test_a_benchmark_says_how_far_its_runs_lie_apart(track: Track) -> None:
+    stock, rates = Play(rate=20), iter([50, 30, 30])
+    track.machine.plays["stock"] = stock
+    bench = Bench(track.settings("stock"), 3, Path(track.model), track.resources)
+    (run,) = bench.run(lambda line: setattr(stock, "rate", next(rates)))["runs"]
+    assert run["decode_tok_s"] == pytest.approx(30)
+    assert run["iqr"]["decode_tok_s"] == pytest.approx(40 - 25)
+    assert run["iqr"]["ttft_ms"] == pytest.approx(0)
+    (once,) = track.bench("stock")["runs"]
+    assert set(once["iqr"].values()) == {None}
 
 
 def test_utilisation_is_bytes_over_time_over_the_bandwidth_of_the_compared_engine(track: Track) -> None:

@@ -73,6 +73,8 @@ def test_record_names_what_there_is(kind: SideKind) -> None:
         assert callable(getattr(side, method)), method
     for function in filter(None, (kind.bytes_needed, kind.check)):
         assert callable(pkgutil.resolve_name(function))
+    for name in filter(None, (kind.side, kind.bytes_needed, kind.check)):
+        assert name.startswith("eet_demo.sides."), "what a record names is not seen by the walk over imports"
 
 
 DUMMY = SideKind(
