@@ -31,7 +31,7 @@ INVENTED = Path(__file__).parents[1] / "fixtures" / "gpucheck_invented.json"
 """Records with invented figures, of no GPU: they try the report and say nothing of any machine."""
 
 
-def context_for(folder: Path, seconds: float = 120, **changed: Any) -> Context:
+def context_for(folder: Path, seconds: float = 300, **changed: Any) -> Context:
     settings = Settings(folder, device="cpu", dtype="float32", repeats=1)
     return Context(replace(settings, **changed), time.perf_counter() + seconds, lambda line: None)
 
