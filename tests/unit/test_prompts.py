@@ -105,7 +105,7 @@ def test_other_rows_ask_their_own_documents_question(real: Tokenizer) -> None:
 
 def test_own_question_is_asked_in_every_row(real: Tokenizer) -> None:
     rows = build_prompt(real, FERRY.id, "Name one animal.", 200, 3)
-    assert all("\n\nName one animal.<|im_end|>" in real.decode(row) for row in rows)
+    assert ["\n\nName one animal.<|im_end|>" in real.decode(row) for row in rows] == [True] * 3
 
 
 def test_more_rows_than_documents_still_differ(real: Tokenizer) -> None:
