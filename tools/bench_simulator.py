@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 
 from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig
 from eet_demo.engine.executors.sim.launcher import SimLauncher
@@ -30,6 +31,7 @@ def best_s(device: SimLauncher, instance: Instance, config: LaunchConfig, argume
 
 
 def main() -> None:
+    """Print what a fiber switch, a GEMV and an mma tile cost in the simulator."""
     device = SimLauncher(folder=KERNELS)
     blocks = 200
     x, sums = device.upload(np.ones((blocks, 256), np.float32), "float32"), device.empty((blocks,), "float32")
@@ -52,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
