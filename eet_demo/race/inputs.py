@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from eet_demo.text.prompts import build_prompt, row_lengths
 from eet_demo.text.tokens import IncrementalDecoder, Tokenizer
 
 PROMPT_TEXT_CHARACTERS = 2000
+KEPT_PROMPTS = 16
+"""Of the newest requests: those of a visitor who races again, and of a few who wait."""
 NO_TOKENIZER_NOTE = "the model folder has no tokenizer.json: the prompt is random ids and tokens have no text"
 RANDOM_WEIGHTS_NOTE = (
     "random weights on each side, drawn by itself: prompts are random ids, tokens have no text, and what stock and "
@@ -132,8 +135,11 @@ def check_settings(settings: RaceSettings, limits: Limits, allow_scripted: bool 
             raise RequestError(f"unknown side {side!r}; scripted sides race in tests only")
 
 
-def prompt_ids(settings: RaceSettings, model: RaceModel) -> list[list[int]]:
+@functools.lru_cache(maxsize=KEPT_PROMPTS)
+def prompt_ids(settings: RaceSettings, model: RaceModel) -> tuple[tuple[int, ...], ...]:
     """The ids of every row, the same for all sides. Without a tokenizer they are random, from the settings' seed.
+
+    Built once for a race, although the press of its button, its check and its sides ask for them.
 
     Raises:
         RequestError: a request the model cannot serve, with the figures.
@@ -144,9 +150,10 @@ def prompt_ids(settings: RaceSettings, model: RaceModel) -> list[list[int]]:
             f"{settings.context + settings.new_tokens} together; the model's limit is {model.context_limit}"
         )
     if model.tokenizer is not None:
-        return build_prompt(
+        rows = build_prompt(
             model.tokenizer, settings.prompt, settings.question, settings.context, settings.batch, settings.ragged
         )
+        return tuple(map(tuple, rows))
     lengths = row_lengths(settings.context, settings.batch, settings.ragged)
     random = np.random.default_rng(settings.seed)
-    return [random.integers(0, model.vocab_size, length).tolist() for length in lengths]
+    return tuple(tuple(random.integers(0, model.vocab_size, length).tolist()) for length in lengths)

@@ -51,9 +51,9 @@ class Session:
             keep_others: leaves the pool as it finds it, for a measurement between races.
         """
         self.settings, self.model = settings, model
-        self.prompts = prompt_ids(settings, model)
+        rows = prompt_ids(settings, model)
+        self.prompts = [list(row) for row in rows]  # JSON has lists
         stop_ids = model.end_ids if settings.free_running else ()
-        rows = tuple(tuple(row) for row in self.prompts)
         self.request = RunRequest(rows, settings.new_tokens, settings.sampling, stop_ids)
         self.notes = model.notes + thread_notes(settings, resources.threads)
         self._resources, self._stop, self._keep_others = resources, stop, keep_others

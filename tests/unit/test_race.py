@@ -15,10 +15,12 @@ import psutil
 import pytest
 
 from eet_demo.errors import CheckpointError, MemoryPlanError, RequestError, SourceError
+from eet_demo.race import inputs
 from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
 from eet_demo.records import RaceSettings
 from eet_demo.results.trace import Trace, validate_trace
+from eet_demo.text.prompts import build_prompt
 from eet_demo.text.tokens import Tokenizer
 from eet_demo.worker.handle import WorkerHandle
 
@@ -91,6 +93,25 @@ def test_race_updates_add_up_to_the_trace(race_resources: RaceResources, model_d
     assert trace["parity"] == [expected, expected] == updates[-1]["parity"]
     assert updates[-1]["metrics"][0]["new_tokens"] == 24
     assert updates[-1]["speedup"]["decode"] == pytest.approx(2)
+
+
+def test_prompts_are_built_once_a_race(race_resources: RaceResources, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Press, race and sides ask for the same ones; a model that was opened again is another one."""
+    built: list[str] = []
+
+    def counted(tokenizer: Tokenizer, prompt: str, question: str, *sizes: Any) -> list[list[int]]:
+        built.append(question)
+        return build_prompt(tokenizer, prompt, question, *sizes)
+
+    monkeypatch.setattr(inputs, "build_prompt", counted)
+    settings = race_settings("scripted:waits=off", question="Once?")
+    race_resources.check(settings)
+    trace_of(run_race(race_resources, settings))
+    race_resources.check(race_settings("scripted:waits=off", question="Another?"))
+    assert built == ["Once?", "Another?"]
+    race_resources._models.clear()
+    race_resources.check(settings)
+    assert built == ["Once?", "Another?", "Once?"]
 
 
 def test_race_uses_workers_again_and_says_that_warm_up_is_skipped(race_resources: RaceResources) -> None:
