@@ -15,7 +15,7 @@
 
 template <typename T, int kActivation, bool kGated, int kThreads>
 __global__ __launch_bounds__(kThreads) void activation(
-    const T* __restrict__ x, const T* __restrict__ bias, T* __restrict__ out, int32_t n) {
+    const T* x, const T* __restrict__ bias, T* __restrict__ out, int32_t n) {
     constexpr int kVec = 16 / sizeof(T), kPer = kGated ? 2 : 1;
     const int64_t row = blockIdx.x;
     const int i = static_cast<int>(blockIdx.y * kThreads + threadIdx.x) * kVec;

@@ -17,7 +17,7 @@
 
 template <typename T, int kNorm, int kThreads, int kFold>
 __global__ __launch_bounds__(kThreads) void add_norm(
-    float* __restrict__ residual, const T* __restrict__ x, const T* __restrict__ bias, const float* __restrict__ norm_weight,
+    float* residual, const T* x, const T* __restrict__ bias, const float* __restrict__ norm_weight,
     const float* __restrict__ norm_bias, T* __restrict__ out, int32_t n, float scale, float eps) {
     constexpr int kVec = 16 / sizeof(T);
     const int thread = threadIdx.x;

@@ -233,8 +233,8 @@ __device__ __forceinline__ void run_piece(
 // One resident block is all that is asked for: left to itself, ptxas spills a few bytes to fit a third or fourth.
 template <typename T, int kHeadDim, int kHeads, bool kSoftCap, bool kStream, int kTile, int kThreads>
 __global__ __launch_bounds__(kThreads, 1) void attention_decode(
-    const T* __restrict__ q, const T* __restrict__ keys, const T* __restrict__ values, const int32_t* __restrict__ positions,
-    const int32_t* __restrict__ cache_rows, const float* __restrict__ slopes, T* __restrict__ out, float* partials, uint32_t* counters,
+    const T* q, const T* keys, const T* values, const int32_t* positions,
+    const int32_t* cache_rows, const float* __restrict__ slopes, T* __restrict__ out, float* partials, uint32_t* counters,
     int32_t rows, int32_t num_heads, int32_t num_kv_heads, int64_t max_context, int32_t window, float scale, float soft_cap) {
     static_assert(kHeadDim % 8 == 0 && kHeadDim <= 256, "head_dim is a multiple of 8 up to 256");
     const int64_t block = blockIdx.x;

@@ -77,8 +77,8 @@ __device__ __forceinline__ void copy_slots(T* shared, const T* head, int first, 
 
 template <typename T, int kPadded, bool kSoftCap, int kTileK, int kThreads>
 __global__ __launch_bounds__(kThreads) void attention_prefill(
-    const T* __restrict__ q, const T* __restrict__ keys, const T* __restrict__ values, const int32_t* __restrict__ row_starts,
-    const int32_t* __restrict__ cache_rows, const int32_t* __restrict__ cache_starts, const float* __restrict__ slopes,
+    const T* q, const T* keys, const T* values, const int32_t* row_starts,
+    const int32_t* cache_rows, const int32_t* cache_starts, const float* __restrict__ slopes,
     T* __restrict__ out, int32_t num_kv_heads, int32_t head_dim, int64_t max_context, int32_t window, float scale, float soft_cap) {
     constexpr int kTileQ = kThreads / 2, kStride = kPadded + 8;   // 16 rows a warp; the 8 keep ldmatrix free of bank conflicts
     constexpr int kSteps = kPadded / 16, kSlots = kTileK / 8, kColumns = kPadded / 8;
@@ -208,8 +208,8 @@ __global__ __launch_bounds__(kThreads) void attention_prefill(
 // float32: a warp has kRows rows of the tile, a lane one slot of 32 in the products with q and every 32nd column in those with v.
 template <int kPadded, bool kSoftCap, int kThreads>
 __global__ __launch_bounds__(kThreads) void attention_prefill_simt(
-    const float* __restrict__ q, const float* __restrict__ keys, const float* __restrict__ values,
-    const int32_t* __restrict__ row_starts, const int32_t* __restrict__ cache_rows, const int32_t* __restrict__ cache_starts,
+    const float* q, const float* keys, const float* values,
+    const int32_t* row_starts, const int32_t* cache_rows, const int32_t* cache_starts,
     const float* __restrict__ slopes, float* __restrict__ out, int32_t num_kv_heads, int32_t head_dim, int64_t max_context,
     int32_t window, float scale, float soft_cap) {
     constexpr int kRows = 4, kTileQ = kThreads / kWarp * kRows, kTileK = kWarp, kStride = kPadded + 4, kColumns = kPadded / kWarp;

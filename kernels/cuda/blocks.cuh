@@ -30,20 +30,32 @@ __device__ __forceinline__ void st_system(int32_t* address, int32_t value) {
 #endif
 }
 
-// True, in every thread, for the last of `num_blocks` blocks to call: what the others stored before is then visible to it. `counter`
-// starts at 0 and is 0 again afterwards. source: CUDA samples, threadFenceReduction.
-__device__ __forceinline__ bool is_last_block(uint32_t* counter, uint32_t num_blocks) {
+// Adds `value` and returns what was there before: ordered after everything this thread saw or wrote, before everything it does next.
+__device__ __forceinline__ uint32_t add_acq_rel(uint32_t* address, uint32_t value) {
+#if defined(__CUDACC__)
+    uint32_t before;
+    asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(before) : "l"(address), "r"(value) : "memory");
+    return before;
+#else
+    return __atomic_fetch_add(address, value, __ATOMIC_ACQ_REL);
+#endif
+}
+
+// True, in every thread, for the block whose share completes `whole`: what the others stored before is then visible to it. `counter`
+// starts at 0 and is 0 again afterwards. source: CUDA samples, threadFenceReduction; the order by acquire and release alone.
+__device__ __forceinline__ bool is_last_share(uint32_t* counter, uint32_t share, uint32_t whole) {
     SMEM(uint32_t, ticket, 1);
     __syncthreads();
     if (threadIdx.x == 0) {
-        __threadfence();
-        ticket[0] = atomicAdd(counter, 1u);
-        __threadfence();
-        if (ticket[0] == num_blocks - 1) atomicExch(counter, 0u);
+        ticket[0] = add_acq_rel(counter, share) + share;
+        if (ticket[0] == whole) *counter = 0;
     }
     __syncthreads();
-    return ticket[0] == num_blocks - 1;
+    return ticket[0] == whole;
 }
+
+// The same for the last of `num_blocks` blocks to call.
+__device__ __forceinline__ bool is_last_block(uint32_t* counter, uint32_t num_blocks) { return is_last_share(counter, 1, num_blocks); }
 
 // All blocks of a cooperative launch meet. `counter` starts at 0 and only grows, so it serves every barrier of every launch.
 __device__ __forceinline__ void grid_barrier(uint32_t* counter, uint32_t num_blocks) {

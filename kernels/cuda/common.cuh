@@ -80,36 +80,38 @@ template <> struct Word<1> { using type = uint8_t; };
 
 template <typename T, int N> constexpr int kWordBytes = sizeof(T) * N < 16 ? sizeof(T) * N : 16;
 
-__device__ __forceinline__ uint4 load_stream_word(const uint4* address) {
+// Loads that stay where they are written: before pdl_wait, so that they are under way when the wait begins. A plain `.nc` load, or one
+// through `const __restrict__`, has no order against the wait in ptxas' eyes, which moves the wait in front of it.
 #if defined(__CUDA_ARCH__)
-    uint4 w;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w) : "l"(address));
-    return w;
+#define DEFINE_ORDERED_LOADS(name, qualifier)                                                                                     \
+    __device__ __forceinline__ uint4 name(const uint4* address) {                                                                 \
+        uint4 w;                                                                                                                  \
+        asm volatile("ld.global" qualifier ".v4.u32 {%0, %1, %2, %3}, [%4];"                                                      \
+                     : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w) : "l"(address));                                                \
+        return w;                                                                                                                 \
+    }                                                                                                                             \
+    __device__ __forceinline__ uint2 name(const uint2* address) {                                                                 \
+        uint2 w;                                                                                                                  \
+        asm volatile("ld.global" qualifier ".v2.u32 {%0, %1}, [%2];" : "=r"(w.x), "=r"(w.y) : "l"(address));                      \
+        return w;                                                                                                                 \
+    }                                                                                                                             \
+    __device__ __forceinline__ uint32_t name(const uint32_t* address) {                                                           \
+        uint32_t w;                                                                                                               \
+        asm volatile("ld.global" qualifier ".u32 %0, [%1];" : "=r"(w) : "l"(address));                                            \
+        return w;                                                                                                                 \
+    }                                                                                                                             \
+    __device__ __forceinline__ uint16_t name(const uint16_t* address) {                                                           \
+        uint16_t w;                                                                                                               \
+        asm volatile("ld.global" qualifier ".u16 %0, [%1];" : "=h"(w) : "l"(address));                                            \
+        return w;                                                                                                                 \
+    }
 #else
-    return *address;
+#define DEFINE_ORDERED_LOADS(name, qualifier) \
+    template <typename W> __device__ __forceinline__ W name(const W* address) { return *address; }
 #endif
-}
-
-__device__ __forceinline__ uint2 load_stream_word(const uint2* address) {
-#if defined(__CUDA_ARCH__)
-    uint2 w;
-    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(w.x), "=r"(w.y) : "l"(address));
-    return w;
-#else
-    return *address;
-#endif
-}
-
-__device__ __forceinline__ uint32_t load_stream_word(const uint32_t* address) {
-#if defined(__CUDA_ARCH__)
-    uint32_t w;
-    asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(w) : "l"(address));
-    return w;
-#else
-    return *address;
-#endif
-}
+DEFINE_ORDERED_LOADS(load_stream_word, ".L1::no_allocate")
+DEFINE_ORDERED_LOADS(load_early_word, "")
+#undef DEFINE_ORDERED_LOADS
 
 // load<N>(p): N values from p, which is aligned to min(16, N * sizeof(T)) bytes.
 template <int N, typename T> __device__ __forceinline__ Vec<T, N> load(const T* address) {
@@ -122,7 +124,7 @@ template <int N, typename T> __device__ __forceinline__ Vec<T, N> load(const T* 
     return u.values;
 }
 
-// load_stream<N>(p): the same for data read once and never written during the launch (weights): no room taken in L1.
+// load_stream<N>(p): the same for data read once and never written during the launch (weights), ordered; no room taken in L1.
 template <int N, typename T> __device__ __forceinline__ Vec<T, N> load_stream(const T* address) {
     constexpr int kBytes = kWordBytes<T, N>, kWords = sizeof(T) * N / kBytes;
     using W = typename Word<kBytes>::type;
@@ -131,6 +133,29 @@ template <int N, typename T> __device__ __forceinline__ Vec<T, N> load_stream(co
 #pragma unroll
     for (int i = 0; i < kWords; ++i) u.words[i] = load_stream_word(reinterpret_cast<const W*>(address) + i);
     return u.values;
+}
+
+// load_early<N>(p): the same for constants that many blocks read (norms, biases, scales, frequencies) and for what was written at least
+// two launches ago, which is complete when this launch may start.
+template <int N, typename T> __device__ __forceinline__ Vec<T, N> load_early(const T* address) {
+    constexpr int kBytes = kWordBytes<T, N>, kWords = sizeof(T) * N / kBytes;
+    using W = typename Word<kBytes>::type;
+    CHECK_ALIGNED(address, kBytes);
+    union { W words[kWords]; Vec<T, N> values; } u;
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) u.words[i] = load_early_word(reinterpret_cast<const W*>(address) + i);
+    return u.values;
+}
+
+template <typename T> __device__ __forceinline__ T load_early(const T* address) { return load_early<1>(address).v[0]; }
+
+// Brings the line at p into the L2 cache; nothing waits for it.
+__device__ __forceinline__ void prefetch(const void* address) {
+#if defined(__CUDA_ARCH__)
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+#else
+    (void)address;
+#endif
 }
 
 template <int N, typename T> __device__ __forceinline__ void store(T* address, const Vec<T, N>& values) {
@@ -154,6 +179,10 @@ template <int N, typename T> __device__ __forceinline__ void load_floats(const T
 
 template <int N, typename T> __device__ __forceinline__ void load_floats_stream(const T* address, float (&out)[N]) {
     to_floats(load_stream<N>(address), out);
+}
+
+template <int N, typename T> __device__ __forceinline__ void load_floats_early(const T* address, float (&out)[N]) {
+    to_floats(load_early<N>(address), out);
 }
 
 template <int N, typename T> __device__ __forceinline__ void store_floats(T* address, const float (&in)[N]) {

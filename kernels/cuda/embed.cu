@@ -19,7 +19,7 @@ enum EmbedNorm { kNoNorm = 0, kLayerNorm = 1, kRmsNorm = 2 };
 
 template <typename T, int kFormat, int kNorm, int kThreads, int kFold>
 __global__ __launch_bounds__(kThreads) void embed(
-    const int32_t* __restrict__ token_ids, const int32_t* __restrict__ position_ids, const void* __restrict__ tokens,
+    const int32_t* token_ids, const int32_t* position_ids, const void* __restrict__ tokens,
     const half* __restrict__ scales, const T* __restrict__ positions, const float* __restrict__ norm_weight,
     const float* __restrict__ norm_bias, float* __restrict__ residual, int32_t n, float scale, float eps) {
     constexpr int kVec = 16 / sizeof(T);

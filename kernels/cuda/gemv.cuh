@@ -5,7 +5,10 @@
 // A block is kGroups groups of kSplit warps. A group has kWarpRows weight rows; its warps split K, and their sums are added, in one
 // fixed order, in shared memory. Up to 4 rows, and any number in float32, a lane multiplies one 16-byte vector of each of 4 weight rows
 // a step; 8 and 16 rows of a half type go through tensor cores with 16 weight rows as M. Either way a lane has four 16-byte loads under
-// way while it multiplies the four before, across the stages of x too: `begin` starts the first of them before x is there.
+// way while it multiplies the four before, across the stages of x and across tiles too: `begin` starts the first before x is there.
+//
+// A launch has no more blocks than are resident at once, and each takes an equal, contiguous share of the weight rows, tile by tile: no
+// block waits for another's end, and x is normalised and staged once a block (gemv.py). How rows are dealt to blocks changes no bit.
 //
 // x is staged through shared memory as T, kChunk columns at a time, so K has no limit. It lies there in units of 16 bytes, swizzled
 // so that lanes 1, 2, 4 or 8 units apart (dense, Q8_0, Q4) meet no bank conflict.
@@ -45,7 +48,7 @@ __device__ __forceinline__ Pack<T, kFormat> load_pack(const Weights<T, kFormat>&
         u.bytes = load_stream<16>(static_cast<const uint8_t*>(w.values) + (kFormat == kQ8_0 ? at : at / 2));
         pack.bits = u.word;
         constexpr int kScales = kFormat == kQ4_1 ? 2 : 1;
-        pack.scale = load<kScales>(w.scales + at / kBlockValues * kScales);
+        pack.scale = load_early<kScales>(w.scales + at / kBlockValues * kScales);
         return pack;
     }
 }
@@ -124,20 +127,42 @@ template <typename T, int kFormat, int kBatch, int kGroups, int kSplit> struct G
     static constexpr int kChunk = kStageBytes / (kBatch * static_cast<int>(sizeof(T)));
     // For __launch_bounds__: as many blocks as leave a thread the registers it needs. ptxas' own choice spills where these do not.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-    static constexpr int kMore = kFourBit ? 40 : 0;   // what 4-bit weights take beyond that from sm_100 on
+    static constexpr int kMore = kFourBit ? 40 : 0;   // what 4-bit weights take beyond that: all of them from sm_100 on
 #else
-    static constexpr int kMore = 0;
+    static constexpr int kMore = kFormat == kQ4_1 ? 40 : 0;
 #endif
-    static constexpr int kRegisters = kTensor ? 128 + kMore : kBatch >= 8 ? 255 : (kBatch >= 2 && kFormat != kDense ? 168 : 128) + kMore;
-    static constexpr int kFitting = 16384 / (kRegisters * kWarp) * 4 / (kThreads / kWarp);   // a quarter of the registers serves a quarter of the warps
-    static constexpr int kMinBlocks = kFitting < 1 ? 1 : kFitting < 16 ? kFitting : 16;
+    static constexpr int kPlainRegisters = kFormat != kDense && kBatch >= 2 ? 168 : kFormat == kDense && kBatch == 1 ? 80 : 128;
+    static constexpr int kRegisters = kTensor ? 128 + kMore : kBatch >= 8 ? 255 : kPlainRegisters + kMore;
+    // A quarter of a multiprocessor's registers serves a quarter of its warps. kRoomyBlocks leaves at least 128 registers, for kernels that
+    // need more than the product does.
+    static __host__ __device__ constexpr int fitting(int registers) { return 16384 / (registers * kWarp) * 4 / (kThreads / kWarp); }
+    static __host__ __device__ constexpr int within(int blocks) { return blocks < 1 ? 1 : blocks < 16 ? blocks : 16; }
+    static constexpr int kMinBlocks = within(fitting(kRegisters));
+    static constexpr int kRoomyBlocks = within(fitting(kRegisters < 128 ? 128 : kRegisters));
     static constexpr int kSums = kTensor ? kBatch / 8 * 4 : kLaneRows * kBatch;
+    static constexpr int kPartials = kTensor ? 1 : 2;   // sets of sums in shared memory: with two, a tile's end needs one barrier
+
+    // A tile's finished sums, for any thread: of tile row i and activation row b, its bias included.
+    struct Sums {
+        const float* partial;   // (kSplit, kTile, kBatch)
+        const float* shift;     // (kTile,)
+        __device__ __forceinline__ float operator()(int i, int b) const {
+            float sum = 0.0f;
+#pragma unroll
+            for (int s = 0; s < kSplit; ++s) sum += partial[(s * kTile + i) * kBatch + b];
+            return sum + shift[i];
+        }
+    };
 
     Weights<T, kFormat> w;
-    int64_t rows[kLaneRows];
+    const T* __restrict__ bias;   // (rows of the weights,) or null
+    int rows[kLaneRows];
     Pack<T, kFormat> ahead[kVecs][kLaneRows];
+    float next_shift;   // of tile row threadIdx.x of the tile whose weights are on their way
     float sums[kSums];
-    int column;   // this lane's first in a step
+    int column;        // this lane's first in a step
+    int first, last;   // the block's weight rows
+    bool active;       // the warp's rows of the tile whose weights are on their way lie in front of `last`
 
     // Tile row of this lane's weight row r.
     __device__ __forceinline__ int tile_row(int r) const {
@@ -145,51 +170,94 @@ template <typename T, int kFormat, int kBatch, int kGroups, int kSplit> struct G
         return group * kWarpRows + (kTensor ? lane_id() / 4 + 8 * r : r);
     }
 
-    // Starts the first loads. `row_of(i)` is the weight row of tile row i, clamped to one that exists.
-    template <typename RowOf> __device__ __forceinline__ void begin(const Weights<T, kFormat>& weights, RowOf row_of) {
+    // Starts the first loads of the block's share of `total` weight rows. `row_of(v)` is where row v lies in the weights; past the last
+    // row it is any that exists.
+    template <typename RowOf>
+    __device__ __forceinline__ void begin(const Weights<T, kFormat>& weights, const T* shifts, int total, RowOf row_of) {
         w = weights;
+        bias = shifts;
         column = (warp_id() % kSplit * kVecs * kAcross + lane_id() % kAcross) * kVec;
-#pragma unroll
-        for (int r = 0; r < kLaneRows; ++r) rows[r] = row_of(tile_row(r));
+        const unsigned units = (total + kWarpRows - 1) / kWarpRows, block = blockIdx.x, blocks = gridDim.x;
+        const unsigned share = units / blocks, over = units % blocks;
+        first = static_cast<int>(block * share + min(block, over)) * kWarpRows;
+        last = first + static_cast<int>(share + (block < over)) * kWarpRows;
 #pragma unroll
         for (int i = 0; i < kSums; ++i) sums[i] = 0.0f;
+        begin_tile(first, row_of);
         fetch(0, chunk_end(0));
     }
 
-    // Multiplies. `stage(shared, first, end)` writes columns first .. end - 1 of all kBatch rows of x, zeros where there is no row;
-    // `shared` is the launch's dynamic memory. The sums it returns are for `result`.
-    template <typename StageRows> __device__ __forceinline__ float* run(T* shared, StageRows stage) {
+    // Multiplies. `stage(shared, from, to)` writes columns from .. to - 1 of all kBatch rows of x, zeros where there is no row; `shared`
+    // is the launch's dynamic memory. Of every tile but the first, `prepare(tile)` comes before its weights are used, and of every one
+    // `finish(tile, sums)` when its sums are there.
+    template <typename RowOf, typename StageRows, typename Prepare, typename Finish>
+    __device__ __forceinline__ void run(T* shared, RowOf row_of, StageRows stage, Prepare prepare, Finish finish) {
         const int columns = static_cast<int>(w.columns);
+        const bool at_once = columns <= kChunk;
         constexpr int kGroupColumns = 8 * kUnit;
         const Stage<T> x = {shared, (min(columns, kChunk) + kGroupColumns - 1) / kGroupColumns * kGroupColumns + kGroupColumns / 2};
-        for (int first = 0; first < columns; first += kChunk) {
-            const int end = chunk_end(first);
-            if (first) __syncthreads();
-            stage(x, first, end);
-            __syncthreads();
-            for (int k = first; k < end; k += kStep) {
-                Pack<T, kFormat> now[kVecs][kLaneRows];
+        SMEM(float, partial, kPartials * kSplit * kTile * kBatch);
+        SMEM(float, shifts, 2 * kTile);
+        bool odd = false;
+        for (int tile = first; tile < last; tile += kTile, odd = !odd) {
+            float* set = partial + (kPartials == 2 && odd ? kSplit * kTile * kBatch : 0);
+            float* shift = shifts + (odd ? kTile : 0);
+            if (tile != first) prepare(tile);
+            if (threadIdx.x < kTile) shift[threadIdx.x] = next_shift;
+            for (int from = 0; from < columns; from += kChunk) {
+                const int to = chunk_end(from);
+                if (tile == first || !at_once) {
+                    if (tile != first || from) __syncthreads();
+                    stage(x, from, to);
+                    __syncthreads();
+                }
+                for (int k = from; k < to; k += kStep) {
+                    Pack<T, kFormat> now[kVecs][kLaneRows];
 #pragma unroll
-                for (int v = 0; v < kVecs; ++v)
+                    for (int v = 0; v < kVecs; ++v)
 #pragma unroll
-                    for (int r = 0; r < kLaneRows; ++r) now[v][r] = ahead[v][r];
-                if (k + kStep < end) fetch(k + kStep, end);
-                else fetch(end, chunk_end(end));
-                multiply(now, x, k - first, end - first);
+                        for (int r = 0; r < kLaneRows; ++r) now[v][r] = ahead[v][r];
+                    int next = k + kStep, next_to = to;
+                    if (next >= to) {
+                        next = to < columns ? to : 0;
+                        next_to = chunk_end(next);
+                        if (next == 0) begin_tile(tile + kTile, row_of);
+                    }
+                    fetch(next, next_to);
+                    multiply(now, x, k - from, to - from);
+                }
             }
+            if (kPartials == 1 && tile != first) __syncthreads();
+            add_splits(set);
+            finish(tile, Sums{set, shift});
         }
-        return add_splits();
     }
 
-    // The finished sum of tile row i and activation row b, for any thread.
-    static __device__ __forceinline__ float result(const float* partial, int i, int b) {
-        float sum = 0.0f;
+    // How many results of a tile a thread finishes, of kPer neighbouring rows each.
+    template <int kPer = 1> static constexpr int kItems = (kTile / kPer * kBatch + kThreads - 1) / kThreads;
+
+    // visit(j, i, row, b) for this thread's results j of a tile: tile rows i .. i + kPer - 1, from weight row `row` on, activation row b. Which
+    // i and b they are is the same in every tile.
+    template <int kPer, typename Visit> static __device__ __forceinline__ void for_each_item(int tile, int end, int rows, Visit visit) {
 #pragma unroll
-        for (int s = 0; s < kSplit; ++s) sum += partial[(s * kTile + i) * kBatch + b];
-        return sum;
+        for (int j = 0; j < kItems<kPer>; ++j) {
+            const int item = j * kThreads + static_cast<int>(threadIdx.x), i = item % (kTile / kPer) * kPer, b = item / (kTile / kPer);
+            if (tile + i < end && b < rows) visit(j, i, tile + i, b);
+        }
     }
 
 private:
+    // Rows of a tile whose first loads come next.
+    template <typename RowOf> __device__ __forceinline__ void begin_tile(int tile, RowOf row_of) {
+        active = tile + warp_id() / kSplit * kWarpRows < last;
+        if (tile < last) {
+#pragma unroll
+            for (int r = 0; r < kLaneRows; ++r) rows[r] = row_of(tile + tile_row(r));
+        }
+        const int row = tile + static_cast<int>(threadIdx.x);
+        next_shift = bias && threadIdx.x < kTile && row < last ? to_float(load_early(bias + row_of(row))) : 0.0f;
+    }
+
     __device__ __forceinline__ int chunk_end(int first) const { return min(static_cast<int>(w.columns), first + kChunk); }
 
     __device__ __forceinline__ void fetch(int k, int end) {
@@ -197,7 +265,7 @@ private:
         for (int v = 0; v < kVecs; ++v) {
             const int at = k + column + v * kAcross * kVec;
 #pragma unroll
-            for (int r = 0; r < kLaneRows; ++r) ahead[v][r] = at < end ? load_pack(w, rows[r], at) : zero_pack<T, kFormat>();
+            for (int r = 0; r < kLaneRows; ++r) ahead[v][r] = active && at < end ? load_pack(w, rows[r], at) : zero_pack<T, kFormat>();
         }
     }
 
@@ -249,10 +317,9 @@ private:
         }
     }
 
-    // Every warp's sums to shared memory, (kSplit, kTile, kBatch); a barrier behind it.
-    __device__ __forceinline__ float* add_splits() const {
-        SMEM(float, partial, kSplit * kTile * kBatch);
-        float* mine = partial + warp_id() % kSplit * kTile * kBatch;
+    // Every warp's sums to shared memory, (kSplit, kTile, kBatch), and back to zero; a barrier behind it.
+    __device__ __forceinline__ void add_splits(float* set) {
+        float* mine = set + warp_id() % kSplit * kTile * kBatch;
         if constexpr (kTensor) {
 #pragma unroll
             for (int i = 0; i < kSums; ++i)   // d[0], d[1] = D[g][2t..], d[2], d[3] = D[g + 8][2t..] of 8 rows of x
@@ -264,14 +331,15 @@ private:
                 if (lane_id() == 0) mine[tile_row(i / kBatch) * kBatch + i % kBatch] = sum;
             }
         }
+#pragma unroll
+        for (int i = 0; i < kSums; ++i) sums[i] = 0.0f;
         __syncthreads();
-        return partial;
     }
 };
 
 // Stages rows of x (rows, columns) T as they are.
 template <typename T, int kBatch, int kThreads>
-__device__ __forceinline__ void stage_rows(const Stage<T>& stage, const T* __restrict__ x, int rows, int64_t columns, int first, int end) {
+__device__ __forceinline__ void stage_rows(const Stage<T>& stage, const T* x, int rows, int64_t columns, int first, int end) {
     constexpr int kUnit = Stage<T>::kUnit;
     const int units = (end - first) / kUnit;
     for (int item = threadIdx.x; item < kBatch * units; item += kThreads) {

@@ -15,7 +15,7 @@
 
 template <typename T, int kNorm, int kThreads, int kFold>
 __global__ __launch_bounds__(kThreads) void last_rows(
-    const float* __restrict__ residual, const int32_t* __restrict__ wanted, const float* __restrict__ norm_weight,
+    const float* residual, const int32_t* wanted, const float* __restrict__ norm_weight,
     const float* __restrict__ norm_bias, T* __restrict__ out, int32_t n, float eps) {
     constexpr int kVec = 16 / sizeof(T);
     const int thread = threadIdx.x;

@@ -17,28 +17,35 @@
 
 template <typename T, int kFormat, int kBatch, int kGroups, int kSplit>
 __global__ __launch_bounds__(32 * kGroups * kSplit, Gemv<T, kFormat, kBatch, kGroups, kSplit>::kMinBlocks) void linear_residual(
-    const T* __restrict__ x, const void* __restrict__ weights, const half* __restrict__ scales, const T* __restrict__ bias,
-    float* __restrict__ residual, T* __restrict__ product, int32_t rows, int32_t n, int32_t k, float scale) {
+    const T* x, const void* __restrict__ weights, const half* __restrict__ scales, const T* __restrict__ bias, float* residual,
+    T* __restrict__ product, int32_t rows, int32_t n, int32_t k, float scale) {
     using Product = Gemv<T, kFormat, kBatch, kGroups, kSplit>;
-    constexpr int kThreads = Product::kThreads, kTile = Product::kTile;
+    constexpr int kThreads = Product::kThreads, kItems = Product::template kItems<>;
     DYN_SMEM(T, shared);
-    const int first = blockIdx.x * kTile;
+    const auto row_of = [=](int v) { return min(v, n - 1); };
 
     Product gemv;
     if (!kPrefetch) pdl_wait();
-    gemv.begin(Weights<T, kFormat>{weights, scales, k}, [=](int i) { return min(first + i, n - 1); });
+    gemv.begin(Weights<T, kFormat>{weights, scales, k}, bias, n, row_of);
+    const int end = min(n, gemv.last);
+
+    float old[kItems];
+    const auto load_residual = [&](int tile) {
+        Product::template for_each_item<1>(tile, end, rows, [&](int j, int, int row, int b) {
+            old[j] = residual ? residual[static_cast<int64_t>(b) * n + row] : 0.0f;
+        });
+    };
     if (kPrefetch) pdl_wait();
     pdl_trigger();
-    const float* sums = gemv.run(shared, [=](const Stage<T>& stage, int from, int end) {
-        stage_rows<T, kBatch, kThreads>(stage, x, rows, k, from, end);
-    });
-
-    for (int item = threadIdx.x; item < kTile * rows; item += kThreads) {
-        const int i = item % kTile, b = item / kTile;
-        if (first + i >= n) continue;
-        const float value = scale * (Product::result(sums, i, b) + (bias ? to_float(bias[first + i]) : 0.0f));
-        const int64_t at = static_cast<int64_t>(b) * n + first + i;
-        if (residual) residual[at] += value;
-        else product[at] = from_float<T>(value);
-    }
+    load_residual(gemv.first);
+    gemv.run(
+        shared, row_of, [=](const Stage<T>& stage, int from, int to) { stage_rows<T, kBatch, kThreads>(stage, x, rows, k, from, to); },
+        load_residual, [&](int tile, const typename Product::Sums& sum) {
+            Product::template for_each_item<1>(tile, end, rows, [&](int j, int i, int row, int b) {
+                const float value = scale * sum(i, b);
+                const int64_t at = static_cast<int64_t>(b) * n + row;
+                if (residual) residual[at] = old[j] + value;
+                else product[at] = from_float<T>(value);
+            });
+        });
 }

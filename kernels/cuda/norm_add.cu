@@ -14,7 +14,7 @@
 
 template <typename T, int kNorm, int kThreads, int kFold>
 __global__ __launch_bounds__(kThreads) void norm_add(
-    float* __restrict__ residual, const T* __restrict__ x, const float* __restrict__ norm_weight,
+    float* residual, const T* x, const float* __restrict__ norm_weight,
     const float* __restrict__ norm_bias, int32_t n, float scale, float eps) {
     constexpr int kVec = 16 / sizeof(T);
     const int thread = threadIdx.x;

@@ -18,31 +18,34 @@
 #include "activate.cuh"
 #include "normed_rows.cuh"
 
-template <typename T, int kFormat, int kBatch, int kGroups, int kSplit, int kNorm, int kActivation, bool kGated>
+template <typename T, int kFormat, int kBatch, int kGroups, int kSplit, int kNorm, bool kHeld, int kActivation, bool kGated>
 __global__ __launch_bounds__(32 * kGroups * kSplit, Gemv<T, kFormat, kBatch, kGroups, kSplit>::kMinBlocks) void norm_mlp(
-    const float* __restrict__ residual, const float* __restrict__ norm_weight, const float* __restrict__ norm_bias,
+    const float* residual, const float* __restrict__ norm_weight, const float* __restrict__ norm_bias,
     const void* __restrict__ weights, const half* __restrict__ scales, const T* __restrict__ bias, T* __restrict__ hidden,
     int32_t rows, int32_t n, int32_t k, float eps) {
     using Product = Gemv<T, kFormat, kBatch, kGroups, kSplit>;
-    constexpr int kThreads = Product::kThreads, kTile = Product::kTile, kPer = kGated ? 2 : 1;
+    constexpr int kThreads = Product::kThreads, kPer = kGated ? 2 : 1;
     DYN_SMEM(T, shared);
-    const int first = blockIdx.x * kTile;
+    const auto row_of = [=](int v) { return min(v, n - 1); };
+    NormedRows<T, kNorm, kBatch, kThreads, kHeld> normed(residual, nullptr, norm_weight, norm_bias, rows, k, eps);
 
     Product gemv;
     if (!kPrefetch) pdl_wait();
-    gemv.begin(Weights<T, kFormat>{weights, scales, k}, [=](int i) { return min(first + i, n - 1); });
+    gemv.begin(Weights<T, kFormat>{weights, scales, k}, bias, n, row_of);
+    normed.begin();
+    const int end = min(n, gemv.last);
+
     if (kPrefetch) pdl_wait();
     pdl_trigger();
-    NormedRows<T, kNorm, kBatch, kThreads> normed = {residual, nullptr, norm_weight, norm_bias, rows, k, eps, nullptr};
+    normed.hold();
     normed.measure();
-    const float* sums = gemv.run(shared, [&](const Stage<T>& stage, int from, int end) { normed.stage(stage, from, end); });
-
-    const auto value = [&](int i, int b) { return Product::result(sums, i, b) + (bias ? to_float(bias[first + i]) : 0.0f); };
-    for (int item = threadIdx.x; item < kTile / kPer * rows; item += kThreads) {
-        const int i = item % (kTile / kPer) * kPer, b = item / (kTile / kPer);
-        if (first + i >= n) continue;
-        float out = activate<kActivation>(value(i, b));
-        if constexpr (kGated) out *= value(i + 1, b);
-        hidden[(static_cast<int64_t>(b) * n + first + i) / kPer] = from_float<T>(out);
-    }
+    gemv.run(
+        shared, row_of, [&](const Stage<T>& stage, int from, int to) { normed.stage(stage, from, to); }, [](int) {},
+        [&](int tile, const typename Product::Sums& sum) {
+            Product::template for_each_item<kPer>(tile, end, rows, [&](int, int i, int row, int b) {
+                float out = activate<kActivation>(sum(i, b));
+                if constexpr (kGated) out *= sum(i + 1, b);
+                hidden[(static_cast<int64_t>(b) * n + row) / kPer] = from_float<T>(out);
+            });
+        });
 }

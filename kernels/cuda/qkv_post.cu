@@ -46,10 +46,10 @@ __device__ __forceinline__ void whole_statistics(
 
 template <typename T, int kNorm, bool kWholeNorm, bool kInterleaved, int kThreads>
 __global__ __launch_bounds__(kThreads) void qkv_post(
-    const T* __restrict__ qkv, const T* __restrict__ bias, const float* __restrict__ q_weight, const float* __restrict__ q_bias,
+    const T* qkv, const T* __restrict__ bias, const float* __restrict__ q_weight, const float* __restrict__ q_bias,
     const float* __restrict__ k_weight, const float* __restrict__ k_bias, const float* __restrict__ frequencies,
-    const int32_t* __restrict__ positions, const int32_t* __restrict__ row_starts, const int32_t* __restrict__ cache_rows,
-    const int32_t* __restrict__ cache_starts, T* __restrict__ q_out, T* __restrict__ keys, T* __restrict__ values, int32_t batch,
+    const int32_t* positions, const int32_t* row_starts, const int32_t* cache_rows,
+    const int32_t* cache_starts, T* __restrict__ q_out, T* __restrict__ keys, T* __restrict__ values, int32_t batch,
     int32_t num_heads, int32_t num_kv_heads, int32_t head_dim, int32_t rotary_dim, int64_t max_context, float eps) {
     constexpr int kMaxPairs = 128, kPairs = kMaxPairs / kWarp;
     const int64_t r = blockIdx.x;

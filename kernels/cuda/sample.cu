@@ -196,7 +196,7 @@ __device__ __forceinline__ int draw(const Scaled& logits, int top_k, double top_
 
 template <int kThreads>
 __global__ __launch_bounds__(kThreads) void sample(
-    const float* __restrict__ logits, const float* __restrict__ best_logits, const int32_t* __restrict__ best_ids,
+    const float* logits, const float* best_logits, const int32_t* best_ids,
     const uint32_t* __restrict__ settings, const int32_t* __restrict__ stop_ids, const int32_t* __restrict__ request_rows,
     int32_t* token_ids, int32_t* positions, int32_t* steps, int32_t* finished, int32_t* sequences, int32_t* ring, int32_t vocab,
     int32_t num_best, int32_t num_stops, int32_t ring_size) {

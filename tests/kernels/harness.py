@@ -22,7 +22,7 @@ from eet_demo.engine.executors.cuda.launchers.matrices import (
     upload_dense,
 )
 from eet_demo.engine.executors.sim.build import SimMode
-from eet_demo.engine.executors.sim.launcher import SimLauncher
+from eet_demo.engine.executors.sim.launcher import SIMULATED_PROCESSORS, SimLauncher
 
 DTYPES: tuple[DType, ...] = ("float32", "float16", "bfloat16")
 FORMATS: tuple[WeightFormat, ...] = ("dense", "q8_0", "q4_0", "q4_1")
@@ -39,15 +39,21 @@ ORDERS = [*PLAIN_MODES, GPU]
 ALL_MODES = [*PLAIN_MODES, *SANITIZED_MODES, GPU]
 
 
-def simulator(mode: str, seed: int, folder: Path = CUDA_SOURCES) -> SimLauncher:
+NARROW_MODES = ("plain@1", "address@1", "race@1")
+"""One multiprocessor, so that every block walks through several tiles."""
+
+
+def simulator(mode: str, seed: int, folder: Path = CUDA_SOURCES, processors: int = SIMULATED_PROCESSORS) -> SimLauncher:
     """The simulator in a sanitizer's mode, else plain: then `seed` is the order of threads."""
     kind: SimMode = "address" if mode == "address" else "race" if mode == "race" else "plain"
-    return SimLauncher(kind, seed=seed, folder=folder)
+    return SimLauncher(kind, seed=seed, folder=folder, processors=processors)
 
 
 @cache
 def launcher(mode: str) -> Launcher:
-    """The launcher of a mode; `gpu` skips where there is no device."""
+    """The launcher of a mode; `gpu` skips where there is no device, `@n` simulates n multiprocessors."""
+    mode, _, narrow = mode.partition("@")
+    processors = int(narrow or SIMULATED_PROCESSORS)
     if mode == "gpu":
         from eet_demo.engine.executors.cuda.compile.cupy_launcher import CupyLauncher
         from eet_demo.errors import UnsupportedError
@@ -56,7 +62,7 @@ def launcher(mode: str) -> Launcher:
             return CupyLauncher()
         except UnsupportedError as error:
             pytest.skip(str(error))
-    return simulator(mode, {"plain": 0, "reversed": 1, "shuffled": 12345}.get(mode, 3))
+    return simulator(mode, {"plain": 0, "reversed": 1, "shuffled": 12345}.get(mode, 3), processors=processors)
 
 
 def rng(*seed: int) -> np.random.Generator:

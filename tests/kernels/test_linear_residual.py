@@ -17,6 +17,7 @@ from tests.kernels.harness import (
     DTYPES,
     FORMATS,
     GPU,
+    NARROW_MODES,
     assert_as_close_as_torch,
     assert_equal,
     assert_float32_close,
@@ -110,6 +111,15 @@ def test_linear_residual_stores_a_product_that_a_norm_follows(dtype: DType, rows
 def test_linear_residual_is_clean_in_every_mode(mode: str, rows: int, dtype: DType, weights: WeightFormat) -> None:
     actual, expected, by_torch = run(mode, rows, 18, 1600, dtype, weights)
     assert_as_close_as_torch(actual, expected, by_torch, f"{mode} {dtype} {weights}")
+
+
+@pytest.mark.parametrize("mode", NARROW_MODES)
+@pytest.mark.parametrize("rows", [1, 3, 16])
+def test_linear_residual_walks_through_tiles(mode: str, rows: int) -> None:
+    """A block's share is several tiles, the last of them narrower; what it computes does not depend on the shares."""
+    actual, expected, _ = run(mode, rows, 100, 576, "float16")
+    assert_float32_close(actual, expected, f"{mode} rows={rows}")
+    assert_equal(actual, run("plain@40", rows, 100, 576, "float16")[0], f"{mode} rows={rows}: one tile a block")
 
 
 @pytest.mark.parametrize("rows", [3, 16])

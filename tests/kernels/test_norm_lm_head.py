@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from eet_demo.engine.executors.cuda.arrays import DType
+from eet_demo.engine.executors.cuda.launchers.gemv import GemvPlan
 from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat, upload_dense
 from eet_demo.engine.executors.cuda.launchers.norm_lm_head import Candidates, instance, norm_lm_head
 from eet_demo.engine.executors.cuda.launchers.norms import NO_NORM, NormKind
@@ -18,6 +19,7 @@ from tests.kernels.harness import (
     ALL_MODES,
     DTYPES,
     FORMATS,
+    NARROW_MODES,
     assert_as_close_as_torch,
     assert_equal,
     launcher,
@@ -35,7 +37,7 @@ class Result:
     logits: np.ndarray
     best_logits: np.ndarray
     best_ids: np.ndarray
-    tile: int
+    plan: GemvPlan
     expected: np.ndarray
     by_torch: np.ndarray
 
@@ -56,7 +58,8 @@ def run(
     norm = make_norm(random, kind, k)
     plan = instance(vocab, k, rows, dtype, weights, kind)[1]
     logits = device.empty((rows, vocab), "float32")
-    best = Candidates(device.empty((rows, plan.blocks), "float32"), device.empty((rows, plan.blocks), "int32"))
+    shape = (rows, plan.blocks(device))
+    best = Candidates(device.empty(shape, "float32"), device.empty(shape, "int32"))
     norm_lm_head(
         device, device.upload(residual, "float32"), device.upload(wanted, "int32"), norm.upload(device), matrix,
         dtype=dtype, logits=logits if store else None, candidates=best,
@@ -66,17 +69,20 @@ def run(
     z = to_numpy(torch_linear(norm.torch(torch.from_numpy(residual[wanted]), dtype), weight, b, dtype))
     by_torch = reference.soft_cap(np.float32(scale) * z, soft_cap)
     found, best_logits, best_ids = map(device.download, (logits, best.best_logits, best.best_ids))
-    return Result(found, best_logits, best_ids, plan.tile, expected, by_torch)
+    return Result(found, best_logits, best_ids, plan, expected, by_torch)
+
+
+def shares(plan: GemvPlan, blocks: int) -> list[tuple[int, int]]:
+    """First and last (exclusive) token of every block: equal shares of whole units, the first ones larger by one."""
+    rows = plan.tile // plan.groups
+    return [(units[0] * rows, (units[-1] + 1) * rows) for units in np.array_split(np.arange(plan.units), blocks)]
 
 
 def assert_candidates(result: Result, context: str) -> None:
     """Block by block: the highest of its stored logits and the lowest id that has it, to the bit."""
-    vocab = result.logits.shape[1]
-    for block in range(result.best_ids.shape[1]):
-        part = result.logits[:, block * result.tile : min(vocab, (block + 1) * result.tile)]
-        assert_equal(
-            result.best_ids[:, block], part.argmax(axis=1) + block * result.tile, f"{context} ids of block {block}"
-        )
+    for block, (first, last) in enumerate(shares(result.plan, result.best_ids.shape[1])):
+        part = result.logits[:, first:last]
+        assert_equal(result.best_ids[:, block], part.argmax(axis=1) + first, f"{context} ids of block {block}")
         assert_equal(result.best_logits[:, block], part.max(axis=1), f"{context} block {block}")
 
 
@@ -104,10 +110,12 @@ def test_norm_lm_head_adds_bias_scales_and_caps(rows: int) -> None:
     assert_candidates(result, f"rows={rows}")
 
 
-@pytest.mark.parametrize(("rows", "vocab", "tile", "equal"), [(1, 8210, 32, 5), (16, 16400, 64, 40)])
-def test_norm_lm_head_gives_ties_to_the_lower_id(rows: int, vocab: int, tile: int, equal: int) -> None:
+@pytest.mark.parametrize(("rows", "vocab", "equal"), [(1, 8210, 5), (16, 16400, 40)])
+def test_norm_lm_head_gives_ties_to_the_lower_id(rows: int, vocab: int, equal: int) -> None:
+    """Equal tokens meet in a lane, in a tile, in the tiles of a block, and in two blocks."""
     result = run("shuffled", rows, vocab, 64, "float16", equal_tokens=equal)
-    assert result.tile == tile, "a lane, and a block, must see several equal tokens"
+    first, last = shares(result.plan, result.best_ids.shape[1])[0]
+    assert last - first > 2 * result.plan.tile, "a block must have several tiles"
     assert_candidates(result, f"rows={rows}")
     best = np.take_along_axis(result.best_ids, result.best_logits.argmax(axis=1)[:, None], axis=1)[:, 0]
     assert_equal(best, result.logits.argmax(axis=1), "greedy from the candidates")
@@ -117,11 +125,11 @@ def test_norm_lm_head_hands_on_a_nan() -> None:
     """The block that holds a NaN reports it, whichever lane met it and however high the others are."""
     device, (rows, vocab, k) = launcher("shuffled"), (16, 16400, 64)
     plan = instance(vocab, k, rows, "float16", "dense", "none")[1]
-    assert plan.tile == 64, "a lane must see two tokens"
     bias = np.zeros(vocab, np.float32)
-    broken = np.array([3, 5 * 64 + 40])
+    broken = np.array([3, 5000])
     bias[broken] = np.nan
-    best = Candidates(device.empty((rows, plan.blocks), "float32"), device.empty((rows, plan.blocks), "int32"))
+    shape = (rows, plan.blocks(device))
+    best = Candidates(device.empty(shape, "float32"), device.empty(shape, "int32"))
     norm_lm_head(
         device, device.upload(rng(8).standard_normal((rows, k)), "float32"),
         device.upload(np.arange(rows), "int32"), NO_NORM,
@@ -129,9 +137,12 @@ def test_norm_lm_head_hands_on_a_nan() -> None:
         candidates=best, bias=device.upload(bias, "float16"),
     )  # fmt: skip
     found = np.isnan(device.download(best.best_logits))
-    assert found[:, broken // 64].all()
-    assert found.sum() == found[:, broken // 64].size
-    assert (device.download(best.best_ids)[:, broken // 64] == broken).all()
+    firsts = [first for first, _ in shares(plan, shape[1])]
+    blocks = np.searchsorted(firsts, broken, side="right") - 1
+    assert len(set(blocks)) == 2, "two blocks each meet one"
+    assert found[:, blocks].all()
+    assert found.sum() == found[:, blocks].size
+    assert (device.download(best.best_ids)[:, blocks] == broken).all()
 
 
 def test_norm_lm_head_leaves_the_logits_where_candidates_are_enough() -> None:
@@ -145,6 +156,14 @@ def test_norm_lm_head_leaves_the_logits_where_candidates_are_enough() -> None:
 @pytest.mark.parametrize(("rows", "weights"), [(3, "q8_0"), (16, "dense")])
 def test_norm_lm_head_is_clean_in_every_mode(mode: str, rows: int, weights: WeightFormat) -> None:
     result = run(mode, rows, 29, 1600, "float16", weights, soft_cap=30.0)
+    assert_as_close_as_torch(result.logits, result.expected, result.by_torch, f"{mode} rows={rows}")
+    assert_candidates(result, f"{mode} rows={rows}")
+
+
+@pytest.mark.parametrize("mode", NARROW_MODES)
+@pytest.mark.parametrize("rows", [1, 16])
+def test_norm_lm_head_walks_through_tiles(mode: str, rows: int) -> None:
+    result = run(mode, rows, 100, 576, "float16", bias=True)
     assert_as_close_as_torch(result.logits, result.expected, result.by_torch, f"{mode} rows={rows}")
     assert_candidates(result, f"{mode} rows={rows}")
 

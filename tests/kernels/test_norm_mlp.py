@@ -16,6 +16,7 @@ from eet_demo.errors import UnsupportedError
 from tests.kernels.harness import (
     ALL_MODES,
     DTYPES,
+    NARROW_MODES,
     PLAIN_MODES,
     assert_as_close_as_torch,
     assert_equal,
@@ -102,6 +103,14 @@ def test_norm_mlp_keeps_its_digits_under_a_large_mean() -> None:
 def test_norm_mlp_is_clean_in_every_mode(mode: str, rows: int, kind: NormKind, weights: WeightFormat) -> None:
     actual, expected, by_torch = run(mode, rows, 20, 1600, "float16", weights, kind=kind, bias=True)
     assert_as_close_as_torch(actual, expected, by_torch, f"{mode} rows={rows}")
+
+
+@pytest.mark.parametrize("mode", NARROW_MODES)
+@pytest.mark.parametrize("rows", [1, 16])
+@pytest.mark.parametrize("gated", [False, True])
+def test_norm_mlp_walks_through_tiles(mode: str, rows: int, gated: bool) -> None:
+    actual, expected, by_torch = run(mode, rows, 100, 576, "float16", kind="layer", gated=gated, bias=True)
+    assert_as_close_as_torch(actual, expected, by_torch, f"{mode} rows={rows} gated={gated}")
 
 
 def test_norm_mlp_is_the_same_bits_in_every_order() -> None:

@@ -23,6 +23,7 @@ from tests.kernels.harness import (
     ALL_MODES,
     DTYPES,
     FORMATS,
+    NARROW_MODES,
     assert_as_close_as_torch,
     assert_equal,
     launcher,
@@ -234,6 +235,20 @@ CLEAN = (
 @pytest.mark.parametrize("mode", ALL_MODES)
 @pytest.mark.parametrize("case", CLEAN, ids=["plain", "whole", "head"])
 def test_norm_qkv_is_clean_in_every_mode(mode: str, case: Case) -> None:
+    check(mode, case)
+
+
+TILED = (
+    Case(rows=(1, 1), starts=(4, 2), heads=(4, 2, 40), hidden=576, bias=True, dtype="float16"),
+    Case(rows=(2,), starts=(4,), heads=(4, 2, 40), hidden=64, bias=True, qk_norm="layer", whole=True),
+    Case(rows=(1,), starts=(4,), heads=(5, 5, 8), hidden=64, qk_norm="rms", pairs="interleaved"),
+)
+
+
+@pytest.mark.parametrize("mode", NARROW_MODES)
+@pytest.mark.parametrize("case", TILED, ids=["plain", "whole", "head"])
+def test_norm_qkv_walks_through_tiles(mode: str, case: Case) -> None:
+    """Tiles straddle heads, and a head's pairs come from several blocks."""
     check(mode, case)
 
 

@@ -20,6 +20,9 @@ from eet_demo.engine.executors.sim.build import SimBuilder, SimMode
 from eet_demo.engine.executors.sim.isolated import run_isolated
 from eet_demo.errors import KernelFaultError, UnsupportedError
 
+SIMULATED_PROCESSORS = 4
+"""Few, so that blocks have several tiles and their common work is done a few times only."""
+
 POISON = 0xFF
 GUARD = 0xA5
 GUARD_BYTES = 256
@@ -55,7 +58,10 @@ class SimLauncher:
         seed: 0 runs threads in natural order, 1 in reverse, others in a random order.
         folder: where `<stem>.cu` lies.
         build: where binaries are kept; None for the usual cache.
+        processors: multiprocessors that launches are dealt to; what is computed does not depend on them.
     """
+
+    capability = None
 
     def __init__(
         self,
@@ -64,7 +70,9 @@ class SimLauncher:
         folder: Path = CUDA_SOURCES,
         build: Path | None = None,
         defines: tuple[str, ...] = (),
+        processors: int = SIMULATED_PROCESSORS,
     ) -> None:
+        self.processors = processors
         self.mode = mode
         self.seed = seed
         self._builder = SimBuilder(mode, folder, build, defines)

@@ -64,7 +64,9 @@ class CupyLauncher:
         self._driver = Driver(libcuda)
         self._stream = stream or (lambda: int(self._cupy.cuda.get_current_stream().ptr))
         self._cubins = CubinFolder(cubins) if cubins else None
-        self.capability = int(self._cupy.cuda.Device().compute_capability)
+        device = self._cupy.cuda.Device()
+        self.capability = int(device.compute_capability)
+        self.processors = int(device.attributes["MultiProcessorCount"])
         self._overlap = overlap and self.capability >= OVERLAP_CAPABILITY
         self._folder, self._defines = folder, defines
         self._functions: dict[Instance, Any] = {}

@@ -75,6 +75,14 @@ class LaunchConfig:
 class Launcher(Protocol):
     """Compiles and launches kernels on memory it allocated. Both implementations take the same calls."""
 
+    @property
+    def processors(self) -> int:
+        """Multiprocessors of the device."""
+
+    @property
+    def capability(self) -> int | None:
+        """90 for sm_90; None on the simulator."""
+
     def prepare(self, instances: Iterable[Instance]) -> None:
         """Compiles what is not in the kernel cache, so that no launch has to.
 

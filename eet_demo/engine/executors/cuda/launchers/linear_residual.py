@@ -60,7 +60,7 @@ def linear_residual(
         check_array("product", product, (rows, n), dtype)
     launcher.launch(
         kernel,
-        LaunchConfig(plan.threads, (plan.blocks, 1, 1), shared_bytes=plan.shared_bytes, overlaps=True),
+        LaunchConfig(plan.threads, (plan.blocks(launcher), 1, 1), shared_bytes=plan.shared_bytes, overlaps=True),
         (x, weight.values, weight.scales, bias, residual, product,
          np.int32(rows), np.int32(n), np.int32(weight.columns), np.float32(scale)),
     )  # fmt: skip

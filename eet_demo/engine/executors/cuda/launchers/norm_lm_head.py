@@ -9,7 +9,7 @@ import numpy as np
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig, Launcher, check_array
-from eet_demo.engine.executors.cuda.launchers.gemv import BATCHES, GemvPlan, plan_gemv
+from eet_demo.engine.executors.cuda.launchers.gemv import BATCHES, GemvPlan, holds_rows, plan_gemv
 from eet_demo.engine.executors.cuda.launchers.matrices import Matrix, WeightFormat, check_matrix
 from eet_demo.engine.executors.cuda.launchers.norms import NORM_CODE, NormKind, NormWeights
 from eet_demo.engine.spec import ModelSpec
@@ -17,9 +17,10 @@ from eet_demo.engine.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Candidates:
-    """Each block's best token: block c covers tokens c * tile .. c * tile + tile - 1, ties go to the lower id.
+    """Each block's best token, ties to the lower id. Blocks cover the vocabulary in order, in equal shares.
 
-    `tile` and `blocks` are those of `instance(...)` for the same vocabulary, hidden size, rows, dtype and format.
+    There are `plan.blocks(launcher)` of them, with the plan of `instance(...)` for the same vocabulary, hidden size,
+    rows, dtype and format.
 
     Args:
         best_logits: (rows, blocks) float32.
@@ -33,9 +34,9 @@ class Candidates:
 def instance(
     vocab: int, k: int, rows: int, dtype: DType, weights: WeightFormat, norm: NormKind
 ) -> tuple[Instance, GemvPlan]:
-    """The kernel for `rows` wanted rows; the plan's `tile` and `blocks` are the candidates' layout."""
+    """The kernel for `rows` wanted rows; the plan's `blocks` are the candidates."""
     plan = plan_gemv(vocab, k, rows, dtype, weights)
-    return Instance("norm_lm_head", (*plan.arguments, NORM_CODE[norm])), plan
+    return Instance("norm_lm_head", (*plan.arguments, NORM_CODE[norm], holds_rows(plan, k, dtype))), plan
 
 
 def instances(spec: ModelSpec, dtype: DType, weights: WeightFormat) -> Iterator[Instance]:
@@ -76,6 +77,7 @@ def norm_lm_head(
     check_array("wanted", wanted, (None,), "int32")
     rows, vocab = wanted.shape[0], weight.rows
     kernel, plan = instance(vocab, weight.columns, rows, dtype, weight.format, norm.kind)
+    blocks = plan.blocks(launcher)
     check_matrix("weight", weight, dtype)
     norm.check("norm_lm_head", weight.columns)
     if bias is not None:
@@ -83,11 +85,11 @@ def norm_lm_head(
     if logits is not None:
         check_array("logits", logits, (rows, vocab), "float32")
     if candidates is not None:
-        check_array("best_logits", candidates.best_logits, (rows, plan.blocks), "float32")
-        check_array("best_ids", candidates.best_ids, (rows, plan.blocks), "int32")
+        check_array("best_logits", candidates.best_logits, (rows, blocks), "float32")
+        check_array("best_ids", candidates.best_ids, (rows, blocks), "int32")
     launcher.launch(
         kernel,
-        LaunchConfig(plan.threads, (plan.blocks, 1, 1), shared_bytes=plan.shared_bytes, overlaps=True),
+        LaunchConfig(plan.threads, (blocks, 1, 1), shared_bytes=plan.shared_bytes, overlaps=True),
         (residual, wanted, norm.weight, norm.bias, weight.values, weight.scales, bias, logits,
          candidates.best_logits if candidates else None, candidates.best_ids if candidates else None,
          np.int32(rows), np.int32(vocab), np.int32(weight.columns),

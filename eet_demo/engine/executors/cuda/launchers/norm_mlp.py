@@ -9,7 +9,7 @@ import numpy as np
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig, Launcher, check_array
 from eet_demo.engine.executors.cuda.launchers.activation import ACTIVATION_CODE
-from eet_demo.engine.executors.cuda.launchers.gemv import BATCHES, GemvPlan, plan_gemv
+from eet_demo.engine.executors.cuda.launchers.gemv import BATCHES, GemvPlan, holds_rows, plan_gemv
 from eet_demo.engine.executors.cuda.launchers.matrices import Matrix, WeightFormat, check_matrix
 from eet_demo.engine.executors.cuda.launchers.norms import NORM_CODE, NormKind, NormWeights, input_norm
 from eet_demo.engine.spec import Activation, ModelSpec
@@ -20,7 +20,9 @@ def instance(
 ) -> tuple[Instance, GemvPlan]:
     """The kernel for `rows` rows times a weight `(n, k)`, and how its blocks cover it."""
     plan = plan_gemv(n, k, rows, dtype, weights)
-    return Instance("norm_mlp", (*plan.arguments, NORM_CODE[norm], ACTIVATION_CODE[activation], gated)), plan
+    return Instance(
+        "norm_mlp", (*plan.arguments, NORM_CODE[norm], holds_rows(plan, k, dtype), ACTIVATION_CODE[activation], gated)
+    ), plan
 
 
 def instances(spec: ModelSpec, dtype: DType, weights: WeightFormat) -> Iterator[Instance]:
@@ -63,7 +65,7 @@ def norm_mlp(
     check_array("out", out, (rows, n // 2 if gated else n), dtype)
     launcher.launch(
         kernel,
-        LaunchConfig(plan.threads, (plan.blocks, 1, 1), shared_bytes=plan.shared_bytes, overlaps=True),
+        LaunchConfig(plan.threads, (plan.blocks(launcher), 1, 1), shared_bytes=plan.shared_bytes, overlaps=True),
         (residual, norm.weight, norm.bias, weight.values, weight.scales, bias, out,
          np.int32(rows), np.int32(n), np.int32(weight.columns), np.float32(norm.eps)),
     )  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 
 from eet_demo.engine.executors.cuda.arrays import DeviceArray, DType
 from eet_demo.engine.executors.cuda.compile.launch import Instance, LaunchConfig, Launcher, check_array
-from eet_demo.engine.executors.cuda.launchers.gemv import BATCHES, GemvPlan, plan_gemv
+from eet_demo.engine.executors.cuda.launchers.gemv import BATCHES, GemvPlan, holds_rows, plan_gemv
 from eet_demo.engine.executors.cuda.launchers.heads import check_cache
 from eet_demo.engine.executors.cuda.launchers.matrices import Matrix, WeightFormat, check_matrix
 from eet_demo.engine.executors.cuda.launchers.norms import (
@@ -23,7 +23,9 @@ from eet_demo.engine.executors.cuda.launchers.norms import (
 from eet_demo.engine.executors.cuda.launchers.ragged_rows import RaggedRows
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.errors import UnsupportedError
-from eet_demo.sizes import ceil_div
+
+QK_NORM_REGISTERS = 128
+"""What a thread needs at least where it also normalises q and k; `kRoomyBlocks` of gemv.cuh."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,10 @@ def instance(
 ) -> tuple[Instance, GemvPlan]:
     """The kernel for `heads` = (num_heads, num_kv_heads, head_dim) and how its blocks cover the projection."""
     num_heads, num_kv_heads, head_dim = heads
-    all_heads = num_heads + 2 * num_kv_heads
-    plan = plan_gemv(all_heads * head_dim, k, rows, dtype, weights)
-    if qk_norm != "none":  # no block straddles two heads
-        plan = replace(plan, blocks=all_heads * ceil_div(head_dim, plan.tile))
-    arguments = (*plan.arguments, NORM_CODE[norm], NORM_CODE[qk_norm], whole, interleaved)
+    plan = plan_gemv((num_heads + 2 * num_kv_heads) * head_dim, k, rows, dtype, weights)
+    if qk_norm != "none" and plan.registers[0] < QK_NORM_REGISTERS:
+        plan = replace(plan, registers=(QK_NORM_REGISTERS, QK_NORM_REGISTERS))
+    arguments = (*plan.arguments, NORM_CODE[norm], holds_rows(plan, k, dtype), NORM_CODE[qk_norm], whole, interleaved)
     return Instance("norm_qkv", arguments), plan
 
 
@@ -121,7 +122,7 @@ def norm_qkv(
     _check_qk_norm(qk_norm, scratch, num_rows, heads)
     launcher.launch(
         kernel,
-        LaunchConfig(plan.threads, (plan.blocks, 1, 1), shared_bytes=plan.shared_bytes, overlaps=True),
+        LaunchConfig(plan.threads, (plan.blocks(launcher), 1, 1), shared_bytes=plan.shared_bytes, overlaps=True),
         (residual, norm.weight, norm.bias, weight.values, weight.scales, bias,
          qk_norm.q_weight if qk_norm else None, qk_norm.q_bias if qk_norm else None,
          qk_norm.k_weight if qk_norm else None, qk_norm.k_bias if qk_norm else None,

@@ -14,16 +14,13 @@ from eet_demo.engine.executors.cuda.compile.launch import Instance
 from eet_demo.engine.executors.cuda.faults import device_faults
 from eet_demo.engine.executors.cuda.runtime.arena import TORCH_DTYPE
 from eet_demo.engine.executors.cuda.runtime.queue import Queue
-from eet_demo.engine.executors.sim.launcher import SimLauncher
+from eet_demo.engine.executors.sim.launcher import SIMULATED_PROCESSORS, SimLauncher
 from eet_demo.errors import MemoryPlanError, UnsupportedError
 from eet_demo.paths import kernel_cache
 from eet_demo.records import EngineOptions
 
 OLDEST_CAPABILITY = 75
 BFLOAT16_CAPABILITY = 80
-SIMULATED_PROCESSORS = 4
-"""Few enough that a block is seldom idle, enough that attention is split."""
-
 BANDWIDTH_PASSES = 10
 
 Replay = Callable[[], object]
@@ -122,7 +119,7 @@ class CudaDevice:
             )
             self.capability = launcher.capability
             check_capability(self.capability, dtype)
-            self.processors = int(torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count)
+            self.processors = launcher.processors
             self._stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._dtype = TORCH_DTYPE[dtype]
         self.queue = Queue(launcher, wait_after_launch=options.debug)

@@ -109,7 +109,7 @@ class CudaLayout:
         head = program.ops[-2].linear
         assert head is not None, "norm_lm_head is a projection"
         format = self._formats[head.weight]
-        return max(plan_gemv(head.out_features, head.in_features, n, self.dtype, format).blocks for n in BATCHES)
+        return max(plan_gemv(head.out_features, head.in_features, n, self.dtype, format).tiles for n in BATCHES)
 
     def _partials(self, spec: ModelSpec, rows: int) -> int:
         """float32 values for any number of splits that a device of at most MAX_PROCESSORS is given."""

@@ -82,7 +82,7 @@ class Lowering:
         weight, state = operands.matrix(op.head.weight), operands.arena.state
         norm = operands.norm(op.norm).kind
         plan = instance(weight.rows, weight.columns, count, operands.dtype, weight.format, norm)[1]
-        shape = (count, plan.blocks)
+        shape = (count, plan.blocks(self._queue))
         return Candidates(state["best_logits"].view(shape), state["best_ids"].view(shape))
 
     def _seen(self, op: p.Op, array: DeviceArray) -> None:

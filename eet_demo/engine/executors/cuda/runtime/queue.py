@@ -42,6 +42,14 @@ class Queue:
         self._runs = True
         self.recent: deque[str] = deque(maxlen=RECENT)
 
+    @property
+    def processors(self) -> int:
+        return self._launcher.processors
+
+    @property
+    def capability(self) -> int | None:
+        return self._launcher.capability
+
     @contextmanager
     def recording(self, runs: bool = False) -> Iterator[Recording]:
         """The recording holds what is enqueued inside; it also runs there if `runs`, else only when replayed."""
