@@ -67,7 +67,7 @@ mutation: .venv/dev.stamp
 
 # Every kernel instance for every architecture, with registers and spills; fails when a decode kernel spills.
 gates: .venv/dev.stamp
-	$(BIN)/python -m tools.gates.compile $(ARGS)
+	$(BIN)/python -m tools.gates $(ARGS)
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis "$${EET_DEMO_CACHE_DIR:-$$HOME/.cache/eet-demo}/kernels" $(JS_TOOLS)

@@ -23,7 +23,7 @@ __global__ __launch_bounds__(kThreads) void activation(
     pdl_wait();
     if (i >= n) return;
     float in[kPer * kVec], b[kPer * kVec] = {}, result[kVec];
-    load_floats<kPer * kVec>(x + (row * n + i) * kPer, in);
+    load_floats_fresh<kPer * kVec>(x + (row * n + i) * kPer, in);
     if (bias) load_floats<kPer * kVec>(bias + i * kPer, b);
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {

@@ -29,10 +29,10 @@ __global__ __launch_bounds__(kThreads) void add_norm(
     for (int f = 0; f < kFold; ++f) {
         const int k = (f * kThreads + thread) * kVec;
         if (k >= n) break;
-        load_floats<kVec>(residual + first + k, sum[f]);
+        load_floats_fresh<kVec>(residual + first + k, sum[f]);
         if (x) {
             float added[kVec], b[kVec] = {};
-            load_floats<kVec>(x + first + k, added);
+            load_floats_fresh<kVec>(x + first + k, added);
             if (bias) load_floats<kVec>(bias + k, b);
 #pragma unroll
             for (int i = 0; i < kVec; ++i) sum[f][i] = fmaf(scale, added[i] + b[i], sum[f][i]);

@@ -80,8 +80,9 @@ template <> struct Word<1> { using type = uint8_t; };
 
 template <typename T, int N> constexpr int kWordBytes = sizeof(T) * N < 16 ? sizeof(T) * N : 16;
 
-// Loads that stay where they are written: before pdl_wait, so that they are under way when the wait begins. A plain `.nc` load, or one
-// through `const __restrict__`, has no order against the wait in ptxas' eyes, which moves the wait in front of it.
+// Loads that stay where they are written. Before pdl_wait they are under way when the wait begins: a `.nc` load, or one through `const
+// __restrict__`, has no order against the wait in ptxas' eyes, which moves the wait in front of it. After pdl_wait they are of the memory
+// model that the wait belongs to: the compiler makes a `.nc` load of any other once it sees that this launch does not write there.
 #if defined(__CUDA_ARCH__)
 #define DEFINE_ORDERED_LOADS(name, qualifier)                                                                                     \
     __device__ __forceinline__ uint4 name(const uint4* address) {                                                                 \
@@ -110,7 +111,7 @@ template <typename T, int N> constexpr int kWordBytes = sizeof(T) * N < 16 ? siz
     template <typename W> __device__ __forceinline__ W name(const W* address) { return *address; }
 #endif
 DEFINE_ORDERED_LOADS(load_stream_word, ".L1::no_allocate")
-DEFINE_ORDERED_LOADS(load_early_word, "")
+DEFINE_ORDERED_LOADS(load_ordered_word, "")
 #undef DEFINE_ORDERED_LOADS
 
 // load<N>(p): N values from p, which is aligned to min(16, N * sizeof(T)) bytes.
@@ -143,11 +144,15 @@ template <int N, typename T> __device__ __forceinline__ Vec<T, N> load_early(con
     CHECK_ALIGNED(address, kBytes);
     union { W words[kWords]; Vec<T, N> values; } u;
 #pragma unroll
-    for (int i = 0; i < kWords; ++i) u.words[i] = load_early_word(reinterpret_cast<const W*>(address) + i);
+    for (int i = 0; i < kWords; ++i) u.words[i] = load_ordered_word(reinterpret_cast<const W*>(address) + i);
     return u.values;
 }
 
 template <typename T> __device__ __forceinline__ T load_early(const T* address) { return load_early<1>(address).v[0]; }
+
+// load_fresh<N>(p): the same for what a kernel of the step writes, after pdl_wait.
+template <int N, typename T> __device__ __forceinline__ Vec<T, N> load_fresh(const T* address) { return load_early<N>(address); }
+template <typename T> __device__ __forceinline__ T load_fresh(const T* address) { return load_fresh<1>(address).v[0]; }
 
 // Brings the line at p into the L2 cache; nothing waits for it.
 __device__ __forceinline__ void prefetch(const void* address) {
@@ -183,6 +188,10 @@ template <int N, typename T> __device__ __forceinline__ void load_floats_stream(
 
 template <int N, typename T> __device__ __forceinline__ void load_floats_early(const T* address, float (&out)[N]) {
     to_floats(load_early<N>(address), out);
+}
+
+template <int N, typename T> __device__ __forceinline__ void load_floats_fresh(const T* address, float (&out)[N]) {
+    to_floats(load_fresh<N>(address), out);
 }
 
 template <int N, typename T> __device__ __forceinline__ void store_floats(T* address, const float (&in)[N]) {

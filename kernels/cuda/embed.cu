@@ -1,16 +1,16 @@
 // embed: the residual stream's first value.
 //
-//     residual[r] = norm(scale * tokens[token_ids[r]] + positions[position_ids[r]])        (positions and norm where the model has them)
+//     residual[r] = norm(scale * tokens[token_ids[r]] + places[position_ids[r]])           (places and norm where the model has them)
 //
 // in:     token_ids     (rows,) int32, each within the table
-//         position_ids  (rows,) int32; unused without `positions`
+//         position_ids  (rows,) int32; unused without `places`
 //         tokens        (vocab, n) in kFormat, see common.cuh; `scales` is null for kDense
-//         positions     (max_positions, n) T, or null
+//         places        (max_positions, n) T, or null
 //         norm_weight, norm_bias   (n,) float32; bias for kLayerNorm alone
 // out:    residual      (rows, n) float32, C-contiguous
 // launch: grid (rows), block (kThreads); kFold vectors of 16 / sizeof(T) values a thread (folding.py), no dynamic shared memory
 // needs:  n a multiple of 8 (of 32 for quantised tables), rows 16-byte aligned
-// moves:  rows * n * (sizeof(T) * (1 + has positions) + 4) bytes; the norm reads its n weights once a row, from L2
+// moves:  rows * n * (sizeof(T) * (1 + has places) + 4) bytes; the norm reads its n weights once a row, from L2
 // source: EET csrc/core/embedding_kernel.cu gathers and adds; scale and norm are folded in here
 
 #include "common.cuh"
@@ -20,7 +20,7 @@ enum EmbedNorm { kNoNorm = 0, kLayerNorm = 1, kRmsNorm = 2 };
 template <typename T, int kFormat, int kNorm, int kThreads, int kFold>
 __global__ __launch_bounds__(kThreads) void embed(
     const int32_t* token_ids, const int32_t* position_ids, const void* __restrict__ tokens,
-    const half* __restrict__ scales, const T* __restrict__ positions, const float* __restrict__ norm_weight,
+    const half* __restrict__ scales, const T* __restrict__ places, const float* __restrict__ norm_weight,
     const float* __restrict__ norm_bias, float* __restrict__ residual, int32_t n, float scale, float eps) {
     constexpr int kVec = 16 / sizeof(T);
     const int64_t row = blockIdx.x;
@@ -28,7 +28,7 @@ __global__ __launch_bounds__(kThreads) void embed(
     const Weights<T, kFormat> table = {tokens, scales, n};
 
     pdl_wait();
-    const int32_t token = token_ids[row];
+    const int32_t token = load_fresh(token_ids + row);
     float x[kFold][kVec];
     float sum = 0.0f;
 #pragma unroll
@@ -37,7 +37,7 @@ __global__ __launch_bounds__(kThreads) void embed(
         if (k >= n) break;
         load_weights(table, token, k, x[f]);
         float p[kVec] = {};
-        if (positions) load_floats<kVec>(positions + static_cast<int64_t>(position_ids[row]) * n + k, p);
+        if (places) load_floats<kVec>(places + static_cast<int64_t>(load_fresh(position_ids + row)) * n + k, p);
 #pragma unroll
         for (int i = 0; i < kVec; ++i) {
             x[f][i] = fmaf(scale, x[f][i], p[i]);

@@ -18,83 +18,9 @@
 // source: llama.cpp's mmvf.cu for 16-byte streaming with x in registers; the batch as N of mma as in llama.cpp PR 15131
 #pragma once
 
-#include "common.cuh"
+#include "packs.cuh"
 
 constexpr int kStageBytes = 32 * 1024;
-
-// ---- one 16-byte load of a weight row ----
-
-template <typename T, int kFormat>
-constexpr int kPackValues = kFormat == kDense ? 16 / static_cast<int>(sizeof(T)) : kFormat == kQ8_0 ? 16 : 32;
-
-// Raw, so that nothing waits for it before it is used.
-template <typename T, int kFormat> struct Pack {
-    uint4 bits;
-    Vec<half, kFormat == kQ4_1 ? 2 : 1> scale;   // unused for kDense
-};
-
-template <typename T, int kFormat>
-__device__ __forceinline__ Pack<T, kFormat> load_pack(const Weights<T, kFormat>& w, int64_t row, int k) {
-    Pack<T, kFormat> pack;
-    const int64_t at = row * w.columns + k;
-    union { Vec<uint8_t, 16> bytes; uint4 word; } u;
-    if constexpr (kFormat == kDense) {
-        union { Vec<T, 16 / sizeof(T)> values; uint4 word; } dense;
-        dense.values = load_stream<16 / sizeof(T)>(static_cast<const T*>(w.values) + at);
-        pack.bits = dense.word;
-        pack.scale.v[0] = from_float<half>(0.0f);
-        return pack;
-    } else {
-        u.bytes = load_stream<16>(static_cast<const uint8_t*>(w.values) + (kFormat == kQ8_0 ? at : at / 2));
-        pack.bits = u.word;
-        constexpr int kScales = kFormat == kQ4_1 ? 2 : 1;
-        pack.scale = load_early<kScales>(w.scales + at / kBlockValues * kScales);
-        return pack;
-    }
-}
-
-template <typename T, int kFormat> __device__ __forceinline__ Pack<T, kFormat> zero_pack() {
-    Pack<T, kFormat> pack;
-    pack.bits = make_uint4(0, 0, 0, 0);
-    pack.scale.v[0] = from_float<half>(0.0f);
-    if constexpr (kFormat == kQ4_1) pack.scale.v[1] = from_float<half>(0.0f);
-    return pack;
-}
-
-// 0 .. 255 as a float by two full-rate instructions; the conversion instruction runs at an eighth of that.
-__device__ __forceinline__ float small_float(uint32_t x) { return __uint_as_float(0x4B000000u | x) - 8388608.0f; }
-
-// Values N slice .. N slice + N - 1 of a pack.
-template <int N, typename T, int kFormat> __device__ __forceinline__ void unpack(const Pack<T, kFormat>& pack, int slice, float (&out)[N]) {
-    if constexpr (kFormat == kDense) {
-        union { uint4 word; Vec<T, N> values; } u;
-        u.word = pack.bits;
-        to_floats(u.values, out);
-    } else {
-        const uint32_t words[4] = {pack.bits.x, pack.bits.y, pack.bits.z, pack.bits.w};
-        const float d = to_float(pack.scale.v[0]);
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-            const int at = N * slice + i, byte = at % 16;
-            const uint32_t word = words[byte / 4] >> (8 * (byte % 4));
-            if constexpr (kFormat == kQ8_0) out[i] = d * (small_float((word ^ 128u) & 255u) - 128.0f);
-            if constexpr (kFormat == kQ4_0) out[i] = d * (small_float(word >> (at / 16 * 4) & 15u) - 8.0f);
-            if constexpr (kFormat == kQ4_1) out[i] = fmaf(d, small_float(word >> (at / 16 * 4) & 15u), to_float(pack.scale.v[1]));
-        }
-    }
-}
-
-// The 8 values of a slice as four registers of two T.
-template <typename T, int kFormat> __device__ __forceinline__ void unpack_pairs(const Pack<T, kFormat>& pack, int slice, uint32_t (&out)[4]) {
-    if constexpr (kFormat == kDense) {
-        out[0] = pack.bits.x, out[1] = pack.bits.y, out[2] = pack.bits.z, out[3] = pack.bits.w;
-    } else {
-        float values[8];
-        unpack(pack, slice, values);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) out[i] = pack2<T>(values[2 * i], values[2 * i + 1]);
-    }
-}
 
 // ---- activations in shared memory ----
 
@@ -106,19 +32,21 @@ template <typename T> struct Stage {
 
     // The 16 bytes of columns k .. k + kUnit - 1 of row b; k counts from the stage's first column.
     __device__ __forceinline__ T* unit(int b, int k) const {
-        const int u = k / kUnit;
+        const unsigned u = static_cast<unsigned>(k) / kUnit;
         return values + b * stride + (u ^ (u >> 3 & 7)) * kUnit;
     }
+    // 16 bytes of zeros behind row 0, for lanes without a row or a column.
+    __device__ __forceinline__ T* zeros() const { return values + stride - kUnit; }
 };
 
 // ---- the product ----
 
 template <typename T, int kFormat, int kBatch, int kGroups, int kSplit> struct Gemv {
-    static constexpr bool kTensor = sizeof(T) == 2 && kBatch >= 8;
+    static constexpr bool kTensor = sizeof(T) == 2 && (kBatch >= 8 || kFormat != kDense);
+    static constexpr bool kApart = kTensor && kFormat != kDense && kBatch <= 2;   // packs.cuh
     static constexpr int kVec = kPackValues<T, kFormat>;
     static constexpr int kUnit = Stage<T>::kUnit;
-    static constexpr bool kFourBit = kFormat == kQ4_0 || kFormat == kQ4_1;
-    static constexpr int kPlainRows = (kBatch == 16 && kFormat != kDense) || (kBatch == 8 && kFourBit) ? 2 : 4;   // 4 would spill
+    static constexpr int kPlainRows = kFormat != kDense && kBatch >= 8 ? 2 : 4;   // 4 would spill
     static constexpr int kWarpRows = kTensor ? 16 : kPlainRows, kLaneRows = kTensor ? 2 : kPlainRows;
     static constexpr int kAcross = kTensor ? 4 : kWarp;    // lanes side by side along K
     static constexpr int kVecs = kTensor ? 2 : 1;          // vectors of a weight row a lane takes a step
@@ -126,20 +54,24 @@ template <typename T, int kFormat, int kBatch, int kGroups, int kSplit> struct G
     static constexpr int kStep = kSplit * kVecs * kAcross * kVec;   // columns of a block's step
     static constexpr int kChunk = kStageBytes / (kBatch * static_cast<int>(sizeof(T)));
     // For __launch_bounds__: as many blocks as leave a thread the registers it needs. ptxas' own choice spills where these do not.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-    static constexpr int kMore = kFourBit ? 40 : 0;   // what 4-bit weights take beyond that: all of them from sm_100 on
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+    static constexpr int kLeast = 96;   // Turing's code needs more than 80
 #else
-    static constexpr int kMore = kFormat == kQ4_1 ? 40 : 0;
+    static constexpr int kLeast = 80;
 #endif
-    static constexpr int kPlainRegisters = kFormat != kDense && kBatch >= 2 ? 168 : kFormat == kDense && kBatch == 1 ? 80 : 128;
-    static constexpr int kRegisters = kTensor ? 128 + kMore : kBatch >= 8 ? 255 : kPlainRegisters + kMore;
+    static constexpr int kPlainRegisters = kFormat != kDense && kBatch >= 2 ? 168 : kFormat == kDense && kBatch == 1 ? kLeast : 128;
+    static constexpr int kRegisters = kTensor ? 128 : kBatch >= 8 ? 255 : kPlainRegisters;
     // A quarter of a multiprocessor's registers serves a quarter of its warps. kRoomyBlocks leaves at least 128 registers, for kernels that
     // need more than the product does.
     static __host__ __device__ constexpr int fitting(int registers) { return 16384 / (registers * kWarp) * 4 / (kThreads / kWarp); }
     static __host__ __device__ constexpr int within(int blocks) { return blocks < 1 ? 1 : blocks < 16 ? blocks : 16; }
     static constexpr int kMinBlocks = within(fitting(kRegisters));
     static constexpr int kRoomyBlocks = within(fitting(kRegisters < 128 ? 128 : kRegisters));
-    static constexpr int kSums = kTensor ? kBatch / 8 * 4 : kLaneRows * kBatch;
+    // With kApart the 8 columns of a tensor-core tile are kBlocks blocks of 8 / kBlocks rows of x: column c is block c % kBlocks of row
+    // c / kBlocks, and a lane gives its values to the column of its own block, zeros to the others.
+    static constexpr int kBlocks = kApart ? kPackBlocks<kFormat> : 1;
+    static constexpr int kColumnTiles = (kBatch * kBlocks + 7) / 8;
+    static constexpr int kSums = kApart ? 2 * kColumnTiles : kTensor ? kColumnTiles * 4 : kLaneRows * kBatch;
     static constexpr int kPartials = kTensor ? 1 : 2;   // sets of sums in shared memory: with two, a tile's end needs one barrier
 
     // A tile's finished sums, for any thread: of tile row i and activation row b, its bias included.
@@ -157,7 +89,7 @@ template <typename T, int kFormat, int kBatch, int kGroups, int kSplit> struct G
     Weights<T, kFormat> w;
     const T* __restrict__ bias;   // (rows of the weights,) or null
     int rows[kLaneRows];
-    Pack<T, kFormat> ahead[kVecs][kLaneRows];
+    Pack<T, kFormat, kApart> ahead[kVecs][kLaneRows];
     float next_shift;   // of tile row threadIdx.x of the tile whose weights are on their way
     float sums[kSums];
     int column;        // this lane's first in a step
@@ -198,6 +130,7 @@ template <typename T, int kFormat, int kBatch, int kGroups, int kSplit> struct G
         const Stage<T> x = {shared, (min(columns, kChunk) + kGroupColumns - 1) / kGroupColumns * kGroupColumns + kGroupColumns / 2};
         SMEM(float, partial, kPartials * kSplit * kTile * kBatch);
         SMEM(float, shifts, 2 * kTile);
+        if (kTensor && threadIdx.x < kUnit) x.zeros()[threadIdx.x] = from_float<T>(0.0f);
         bool odd = false;
         for (int tile = first; tile < last; tile += kTile, odd = !odd) {
             float* set = partial + (kPartials == 2 && odd ? kSplit * kTile * kBatch : 0);
@@ -212,7 +145,7 @@ template <typename T, int kFormat, int kBatch, int kGroups, int kSplit> struct G
                     __syncthreads();
                 }
                 for (int k = from; k < to; k += kStep) {
-                    Pack<T, kFormat> now[kVecs][kLaneRows];
+                    Pack<T, kFormat, kApart> now[kVecs][kLaneRows];
 #pragma unroll
                     for (int v = 0; v < kVecs; ++v)
 #pragma unroll
@@ -265,16 +198,18 @@ private:
         for (int v = 0; v < kVecs; ++v) {
             const int at = k + column + v * kAcross * kVec;
 #pragma unroll
-            for (int r = 0; r < kLaneRows; ++r) ahead[v][r] = active && at < end ? load_pack(w, rows[r], at) : zero_pack<T, kFormat>();
+            for (int r = 0; r < kLaneRows; ++r) ahead[v][r] = load_pack<kApart>(w, rows[r], at, active ? end : 0);
         }
     }
 
     // One step; k and end count from the stage's first column.
-    __device__ __forceinline__ void multiply(const Pack<T, kFormat> (&now)[kVecs][kLaneRows], const Stage<T>& x, int k, int end) {
+    __device__ __forceinline__ void multiply(const Pack<T, kFormat, kApart> (&now)[kVecs][kLaneRows], const Stage<T>& x, int k, int end) {
 #pragma unroll
         for (int v = 0; v < kVecs; ++v) {
             const int at = k + column + v * kAcross * kVec;
-            if constexpr (kTensor) {
+            if constexpr (kApart) {
+                multiply_blocks(now[v], x, at, at < end);
+            } else if constexpr (kTensor) {
 #pragma unroll
                 for (int s = 0; s < kVec / 8; ++s) multiply_tensor(now[v], x, s, at + 8 * s, at < end);
             } else if (at < end) {
@@ -284,7 +219,7 @@ private:
         }
     }
 
-    __device__ __forceinline__ void multiply_plain(const Pack<T, kFormat> (&now)[kLaneRows], const Stage<T>& x, int s, int k) {
+    __device__ __forceinline__ void multiply_plain(const Pack<T, kFormat, kApart> (&now)[kLaneRows], const Stage<T>& x, int s, int k) {
         float weights[kLaneRows][kUnit];
 #pragma unroll
         for (int r = 0; r < kLaneRows; ++r) unpack(now[r], s, weights[r]);
@@ -299,20 +234,62 @@ private:
         }
     }
 
-    __device__ __forceinline__ void multiply_tensor(const Pack<T, kFormat> (&now)[kLaneRows], const Stage<T>& x, int s, int k, bool valid) {
-        if constexpr (kTensor) {
-            uint32_t low[4], high[4];
-            unpack_pairs(now[0], s, low);
-            unpack_pairs(now[1], s, high);
-            const uint32_t a[2][4] = {{low[0], high[0], low[1], high[1]}, {low[2], high[2], low[3], high[3]}};
+    // 16 rows of weights as A of two tensor-core multiplies: a slice of 8 values of each lane.
+    static __device__ __forceinline__ void weight_fragments(const Pack<T, kFormat, kApart> (&now)[kLaneRows], int s, uint32_t (&a)[2][4]) {
+        uint32_t low[4], high[4];
+        slice_pairs(now[0], s, low);
+        slice_pairs(now[1], s, high);
 #pragma unroll
-            for (int n = 0; n < kBatch / 8; ++n) {
-                union { Vec<T, 8> values; uint32_t words[4]; } u = {};
-                if (valid) u.values = load<8>(x.unit(8 * n + lane_id() / 4, k));
-                float(&d)[4] = reinterpret_cast<float(&)[4]>(sums[4 * n]);
-                const uint32_t b[2][2] = {{u.words[0], u.words[1]}, {u.words[2], u.words[3]}};
-                mma_16816<T>(d, a[0], b[0], d);
-                mma_16816<T>(d, a[1], b[1], d);
+        for (int i = 0; i < 2; ++i) a[i][0] = low[2 * i], a[i][1] = high[2 * i], a[i][2] = low[2 * i + 1], a[i][3] = high[2 * i + 1];
+    }
+
+    // d += A times the 8 values from column k of row b of x, zeros where not `valid`.
+    static __device__ __forceinline__ void multiply_fragments(const uint32_t (&a)[2][4], const Stage<T>& x, int b, int k, bool valid, float (&d)[4]) {
+        union { Vec<T, 8> values; uint32_t words[4]; } u;
+        u.values = load<8>(valid ? x.unit(b, k) : x.zeros());
+        const uint32_t columns[2][2] = {{u.words[0], u.words[1]}, {u.words[2], u.words[3]}};
+        mma_16816<T>(d, a[0], columns[0], d);
+        mma_16816<T>(d, a[1], columns[1], d);
+    }
+
+    __device__ __forceinline__ void multiply_tensor(const Pack<T, kFormat, kApart> (&now)[kLaneRows], const Stage<T>& x, int s, int k, bool valid) {
+        if constexpr (kTensor) {
+            uint32_t a[2][4];
+            weight_fragments(now, s, a);
+#pragma unroll
+            for (int n = 0; n < kColumnTiles; ++n) {
+                const int b = 8 * n + lane_id() / 4;
+                multiply_fragments(a, x, b, k, valid && b < kBatch, reinterpret_cast<float(&)[4]>(sums[4 * n]));
+            }
+        }
+    }
+
+    // A vector of each of the lane's rows: the integers' sums a block, then the scales. Q4_1's minimum counts the sum of x in its block.
+    __device__ __forceinline__ void multiply_blocks(const Pack<T, kFormat, kApart> (&now)[kLaneRows], const Stage<T>& x, int k, bool valid) {
+        if constexpr (kApart) {
+            const int group = lane_id() / 4, own_block = lane_id() % 4 / (4 / kBlocks);
+            const uint32_t one = pack2<T>(1.0f, 1.0f), ones[2][4] = {{one, one, one, one}, {one, one, one, one}};
+            float products[kColumnTiles][4] = {}, totals[kFormat == kQ4_1 ? kColumnTiles : 1][4] = {};
+#pragma unroll
+            for (int s = 0; s < kVec / 8; ++s) {
+                uint32_t a[2][4];
+                weight_fragments(now, s, a);
+#pragma unroll
+                for (int n = 0; n < kColumnTiles; ++n) {
+                    const int column = 8 * n + group, b = column / kBlocks;
+                    const bool mine = valid && column % kBlocks == own_block && b < kBatch;
+                    multiply_fragments(a, x, b, k + 8 * s, mine, products[n]);
+                    if constexpr (kFormat == kQ4_1) multiply_fragments(ones, x, b, k + 8 * s, mine, totals[n]);
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < kSums; ++i) {   // row i % 2 of the lane, the blocks of columns 2t and 2t + 1
+                const int n = i / 2, r = i % 2;
+#pragma unroll
+                for (int c = 0; c < 2; ++c) {
+                    sums[i] = fmaf(to_float(now[r].scale[c].v[0]), products[n][2 * r + c], sums[i]);
+                    if constexpr (kFormat == kQ4_1) sums[i] = fmaf(to_float(now[r].scale[c].v[1]), totals[n][2 * r + c], sums[i]);
+                }
             }
         }
     }
@@ -320,10 +297,19 @@ private:
     // Every warp's sums to shared memory, (kSplit, kTile, kBatch), and back to zero; a barrier behind it.
     __device__ __forceinline__ void add_splits(float* set) {
         float* mine = set + warp_id() % kSplit * kTile * kBatch;
-        if constexpr (kTensor) {
+        if constexpr (kApart) {
 #pragma unroll
-            for (int i = 0; i < kSums; ++i)   // d[0], d[1] = D[g][2t..], d[2], d[3] = D[g + 8][2t..] of 8 rows of x
-                mine[tile_row(i % 4 / 2) * kBatch + i / 4 * 8 + lane_id() % 4 * 2 + i % 2] = sums[i];
+            for (int i = 0; i < kSums; ++i) {
+                const int b = (i / 2 * 8 + lane_id() % 4 * 2) / kBlocks;
+                const float sum = warp_sum<kBlocks / 2>(sums[i]);   // four blocks are in two neighbouring lanes
+                if (b < kBatch && lane_id() % (kBlocks / 2) == 0) mine[tile_row(i % 2) * kBatch + b] = sum;
+            }
+        } else if constexpr (kTensor) {
+#pragma unroll
+            for (int i = 0; i < kSums; ++i) {   // d[0], d[1] = D[g][2t..], d[2], d[3] = D[g + 8][2t..] of 8 rows of x
+                const int b = i / 4 * 8 + lane_id() % 4 * 2 + i % 2;
+                if (b < kBatch) mine[tile_row(i % 4 / 2) * kBatch + b] = sums[i];
+            }
         } else {
 #pragma unroll
             for (int i = 0; i < kSums; ++i) {
@@ -347,7 +333,7 @@ __device__ __forceinline__ void stage_rows(const Stage<T>& stage, const T* x, in
         Vec<T, kUnit> values;
 #pragma unroll
         for (int i = 0; i < kUnit; ++i) values.v[i] = from_float<T>(0.0f);
-        if (b < rows) values = load<kUnit>(x + b * columns + first + k);
+        if (b < rows) values = load_fresh<kUnit>(x + b * columns + first + k);
         store(stage.unit(b, k), values);
     }
 }

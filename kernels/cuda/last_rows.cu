@@ -22,13 +22,13 @@ __global__ __launch_bounds__(kThreads) void last_rows(
     const int64_t target = static_cast<int64_t>(blockIdx.x) * n;
 
     pdl_wait();
-    const int64_t source = static_cast<int64_t>(wanted[blockIdx.x]) * n;
+    const int64_t source = static_cast<int64_t>(load_fresh(wanted + blockIdx.x)) * n;
     float x[kFold][kVec] = {};
 #pragma unroll
     for (int f = 0; f < kFold; ++f) {
         const int k = (f * kThreads + thread) * kVec;
         if (k >= n) break;
-        load_floats<kVec>(residual + source + k, x[f]);
+        load_floats_fresh<kVec>(residual + source + k, x[f]);
     }
     normalise_row<kNorm, kThreads>(x, norm_weight, norm_bias, n, eps);
     pdl_trigger();

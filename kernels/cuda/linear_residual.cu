@@ -32,7 +32,7 @@ __global__ __launch_bounds__(32 * kGroups * kSplit, Gemv<T, kFormat, kBatch, kGr
     float old[kItems];
     const auto load_residual = [&](int tile) {
         Product::template for_each_item<1>(tile, end, rows, [&](int j, int, int row, int b) {
-            old[j] = residual ? residual[static_cast<int64_t>(b) * n + row] : 0.0f;
+            old[j] = residual ? load_fresh(residual + static_cast<int64_t>(b) * n + row) : 0.0f;
         });
     };
     if (kPrefetch) pdl_wait();

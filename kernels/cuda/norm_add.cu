@@ -27,7 +27,7 @@ __global__ __launch_bounds__(kThreads) void norm_add(
     for (int f = 0; f < kFold; ++f) {
         const int k = (f * kThreads + thread) * kVec;
         if (k >= n) break;
-        load_floats<kVec>(x + first + k, added[f]);
+        load_floats_fresh<kVec>(x + first + k, added[f]);
     }
     normalise_row<kNorm, kThreads>(added, norm_weight, norm_bias, n, eps);
 #pragma unroll
@@ -35,7 +35,7 @@ __global__ __launch_bounds__(kThreads) void norm_add(
         const int k = (f * kThreads + thread) * kVec;
         if (k >= n) break;
         float sum[kVec];
-        load_floats<kVec>(residual + first + k, sum);
+        load_floats_fresh<kVec>(residual + first + k, sum);
 #pragma unroll
         for (int i = 0; i < kVec; ++i) sum[i] = fmaf(scale, added[f][i], sum[i]);
         store_floats<kVec>(residual + first + k, sum);

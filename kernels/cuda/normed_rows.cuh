@@ -79,7 +79,7 @@ template <typename T, int kNorm, int kBatch, int kThreads, bool kHeld> struct No
             for (int b = 0; b < kBatch; ++b) {
 #pragma unroll
                 for (int i = 0; i < kUnit; ++i) held[b][i] = 0.0f;
-                if (b < rows && held_column() < n) load_floats<kUnit>(row(b) + held_column(), held[b]);
+                if (b < rows && held_column() < n) load_floats_fresh<kUnit>(row(b) + held_column(), held[b]);
             }
         }
     }
@@ -181,7 +181,7 @@ private:
             const int b = item / units, k = item % units * kUnit;
             float x[kUnit] = {};
             if (b < rows) {
-                load_floats<kUnit>(row(b) + first + k, x);
+                load_floats_fresh<kUnit>(row(b) + first + k, x);
                 if constexpr (kNorm != kNormNone) {
                     float w[kUnit], s[kUnit] = {};
                     load_floats<kUnit>(weight + first + k, w);
@@ -204,7 +204,7 @@ private:
             for (int b = 0; b < kBatch; ++b) {
                 if (b >= rows) break;
                 float x[4];
-                load_floats<4>(row(b) + k, x);
+                load_floats_fresh<4>(row(b) + k, x);
 #pragma unroll
                 for (int i = 0; i < 4; ++i) sums[b] += kSquares ? (x[i] - statistics[b]) * (x[i] - statistics[b]) : x[i];
             }

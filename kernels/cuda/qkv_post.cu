@@ -24,7 +24,7 @@
 #include "row_norm.cuh"
 
 template <typename T> __device__ __forceinline__ float biased(const T* row, const T* bias, int i) {
-    return to_float(row[i]) + (bias ? to_float(bias[i]) : 0.0f);
+    return to_float(load_fresh(row + i)) + (bias ? to_float(bias[i]) : 0.0f);
 }
 
 // Mean and 1 / sqrt(var + eps) of `count` values of a row from column `from`, read by the whole block.

@@ -15,7 +15,7 @@ constexpr int kBlockValues = 32;
 template <typename T, int kFormat> struct Weights {
     const void* values;
     const half* scales;
-    int64_t columns;
+    int32_t columns;
 };
 
 // Scale and offset of the block that column k of `row` lies in: value = d * q + m.

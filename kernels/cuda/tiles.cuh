@@ -11,15 +11,51 @@ template <typename T> __device__ __forceinline__ uint32_t pack2(float low, float
     return u.word;
 }
 
+template <typename T> struct MmaKind;
+#if defined(__CUDACC__)
+template <> struct MmaKind<half> { static constexpr bool kBfloat16 = false; using Pair = __half2; };
+template <> struct MmaKind<bfloat16> { static constexpr bool kBfloat16 = true; using Pair = __nv_bfloat162; };
+#else
+template <> struct MmaKind<half> { static constexpr bool kBfloat16 = false; };
+template <> struct MmaKind<bfloat16> { static constexpr bool kBfloat16 = true; };
+#endif
+
+// a - b of both of a register's T, each rounded to T.
+template <typename T> __device__ __forceinline__ uint32_t subtract_pairs(uint32_t a, uint32_t b) {
+#if defined(__CUDACC__)
+    using Pair = typename MmaKind<T>::Pair;
+    union { uint32_t word; Pair pair; } x, y;
+    x.word = a, y.word = b;
+    x.pair = __hsub2(x.pair, y.pair);
+    return x.word;
+#else
+    union { uint32_t word; Vec<T, 2> values; } x, y;
+    x.word = a, y.word = b;
+    return pack2<T>(to_float(x.values.v[0]) - to_float(y.values.v[0]), to_float(x.values.v[1]) - to_float(y.values.v[1]));
+#endif
+}
+
+// a b + c of both, rounded to T once.
+template <typename T> __device__ __forceinline__ uint32_t fma_pairs(uint32_t a, uint32_t b, uint32_t c) {
+#if defined(__CUDACC__)
+    using Pair = typename MmaKind<T>::Pair;
+    union { uint32_t word; Pair pair; } x, y, z;
+    x.word = a, y.word = b, z.word = c;
+    x.pair = __hfma2(x.pair, y.pair, z.pair);
+    return x.word;
+#else
+    union { uint32_t word; Vec<T, 2> values; } x, y, z;
+    x.word = a, y.word = b, z.word = c;
+    const auto at = [&](int i) { return fmaf(to_float(x.values.v[i]), to_float(y.values.v[i]), to_float(z.values.v[i])); };
+    return pack2<T>(at(0), at(1));
+#endif
+}
+
 #if defined(__CUDACC__)
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 #endif
-
-template <typename T> struct MmaKind;
-template <> struct MmaKind<half> { static constexpr bool kBfloat16 = false; };
-template <> struct MmaKind<bfloat16> { static constexpr bool kBfloat16 = true; };
 
 // d = a b + c over a warp: a 16 x 16 row-major, b 16 x 8 column-major, c and d 16 x 8 float32 (d may be c).
 // With g = lane / 4, t = lane % 4: a[0] = A[g][2t..], a[1] = A[g + 8][2t..], a[2] = A[g][2t + 8..], a[3] = A[g + 8][2t + 8..];

@@ -35,8 +35,8 @@ MUTATIONS = (
     ),
     # the bound of the loads is one vector early
     (
-        "if (k >= n) break;\n        load_floats<kVec>(residual",
-        "if (k >= n - kVec) break;\n        load_floats<kVec>(residual",
+        "if (k >= n) break;\n        load_floats_fresh<kVec>(residual",
+        "if (k >= n - kVec) break;\n        load_floats_fresh<kVec>(residual",
         "tests/kernels/test_add_norm.py::test_add_norm_of_every_length",
     ),
     # the bound of the stores is one vector late

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 _TEST = "tests/kernels/test_wrappers.py::test_"
 
+_GATES = "tests/kernels/test_gates.py::test_machine_code_keeps_the_rules[smollm2-135m-float16-dense-sm_90]"
+
 MUTATIONS = (
     # a barrier dropped, before the partial sums are read and before they are written again
     ("    if (lane_id() == 0) partial[warp_id()] = x;\n    __syncthreads();\n    x = warp_sum(",
@@ -30,4 +32,8 @@ MUTATIONS = (
     ("reinterpret_cast<const W*>(address)[i];\n    return u.values;\n}\n\n// load_stream",
      "reinterpret_cast<const W*>(address)[0];\n    return u.values;\n}\n\n// load_stream",
      "tests/kernels/test_embed.py::test_embed_normalises"),
+    # the machine code: weights wait for the kernel before, and what it writes is read as if it were constant
+    ('(load_stream_word, ".L1::no_allocate")', '(load_stream_word, ".nc.L1::no_allocate")', _GATES),
+    ("load_fresh(const T* address) { return load_early<N>(address); }",
+     "load_fresh(const T* address) { return load<N>(address); }", _GATES),
 )  # fmt: skip

@@ -10,9 +10,9 @@ MUTATIONS = (
     # the scale is applied to the position too
     ("fmaf(scale, x[f][i], p[i])", "scale * (x[f][i] + p[i])", _TEST + "gathers_scales_and_adds_positions"),
     # positions are read at the row's number
-    ("position_ids[row]", "row", _TEST + "gathers_scales_and_adds_positions"),
+    ("load_fresh(position_ids + row)", "row", _TEST + "gathers_scales_and_adds_positions"),
     # every row is the first token's
-    ("token_ids[row]", "token_ids[0]", _TEST + "gathers_scales_and_adds_positions"),
+    ("load_fresh(token_ids + row)", "load_fresh(token_ids)", _TEST + "gathers_scales_and_adds_positions"),
     # the third fold is dropped
     ("        if (k >= n) break;\n        if constexpr (kNorm !=",
      "        if (k >= n || f == 2) break;\n        if constexpr (kNorm !=",

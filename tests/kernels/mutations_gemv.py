@@ -9,6 +9,9 @@ TILES = "tests/kernels/test_linear_residual.py::test_linear_residual_walks_throu
 GROUPS = "tests/kernels/test_linear_residual.py::test_linear_residual_gives_a_block_more_rows_where_there_are_many"
 CLEAN = "tests/kernels/test_linear_residual.py::test_linear_residual_is_clean_in_every_mode"
 
+WAVES = "tests/kernels/test_gates.py::test_decode_takes_one_wave_with_enough_under_way[gpt2-float16-dense-1]"
+RULES = "tests/kernels/test_gates.py::test_machine_code_keeps_the_rules[smollm2-135m-float16-dense-sm_90]"
+
 MUTATIONS = (
     # sums are read before every warp has stored its own
     ("sums[i] = 0.0f;\n        __syncthreads();", "sums[i] = 0.0f;", CLEAN),
@@ -35,33 +38,36 @@ MUTATIONS = (
     ("kPartials == 2 && odd ?", "false ?", TILES),
     ("shifts + (odd ? kTile : 0)", "shifts + (false ? kTile : 0)", TILES),
     ("if (kPartials == 1 && tile != first) __syncthreads();", "", TILES),
-    # scales are ignored
-    ("out[i] = d * (small_float((word", "out[i] = (small_float((word", FORMATS),
-    ("out[i] = d * (small_float(word >> (at / 16 * 4) & 15u) - 8.0f)",
-     "out[i] = small_float(word >> (at / 16 * 4) & 15u) - 8.0f", FORMATS),
-    # the zero of Q4_0 is off by one
-    ("& 15u) - 8.0f)", "& 15u) - 7.0f)", FORMATS),
-    # the minimum of Q4_1 is ignored
-    ("& 15u), to_float(pack.scale.v[1]))", "& 15u), 0.0f)", FORMATS),
-    # low nibbles for high ones
-    ("small_float(word >> (at / 16 * 4) & 15u) - 8.0f", "small_float(word & 15u) - 8.0f", FORMATS),
-    # scale and minimum of the wrong block
-    ("w.scales + at / kBlockValues * kScales", "w.scales + at / kBlockValues", FORMATS),
     # staged rows overlap
     ("values + b * stride +", "values + b * (stride / 2) +", FORMATS),
     # fragments of the tensor cores in the wrong order
-    ("{{low[0], high[0], low[1], high[1]},", "{{low[0], low[1], high[0], high[1]},", STAGES),
+    ("a[i][1] = high[2 * i], a[i][2] = low[2 * i + 1]", "a[i][2] = high[2 * i], a[i][1] = low[2 * i + 1]", STAGES),
     ("{{u.words[0], u.words[1]},", "{{u.words[1], u.words[0]},", STAGES),
     ("lane_id() % 4 * 2 + i % 2", "lane_id() % 4 + i % 2 * 4", STAGES),
     ("lane_id() / 4 + 8 * r", "lane_id() / 4 + 4 * r", STAGES),
     # a group takes the weight rows of another
     ("group * kWarpRows +", "group * kLaneRows +", GROUPS),
+    # the sums of a block are scaled by its neighbour's scale
+    ("now[r].scale[c].v[0]", "now[r].scale[1 - c].v[0]", FORMATS),
+    # the minimum of Q4_1 is ignored
+    ("totals[n][2 * r + c], sums[i]", "0.0f, sums[i]", FORMATS),
+    # a lane multiplies what lies in another block
+    ("column % kBlocks == own_block", "column % kBlocks == 0", FORMATS),
+    # half the blocks are left out
+    ("warp_sum<kBlocks / 2>(sums[i])", "sums[i]", FORMATS),
+    # two lanes store one sum
+    ("b < kBatch && lane_id() % (kBlocks / 2) == 0", "b < kBatch", CLEAN),
     # columns past the last are multiplied
-    ("if (valid) u.values = load<8>", "u.values = load<8>", STAGES),
+    ("valid ? x.unit(b, k) : x.zeros()", "x.unit(b, k)", STAGES),
     ("} else if (at < end) {", "} else if (at <= end) {", WIDTHS),
     # a row that does not exist is read
     ("if (b < rows) values = load", "if (b <= rows) values = load", CLEAN),
     # sums are kept in the storage type
     ("sums[r * kBatch + b] = fmaf(weights[r][i], values[i], sums[r * kBatch + b]);",
      "sums[r * kBatch + b] = to_float(from_float<T>(fmaf(weights[r][i], values[i], sums[r * kBatch + b])));", FORMATS),
+    # registers for one block less than the launch rule counts on: the last blocks are a wave of their own
+    ("kLeast = 80;", "kLeast = 128;", WAVES),
+    # a step's weights are asked for after the step before is multiplied
+    ("fetch(next, next_to);\n                    multiply(now, x, k - from, to - from);",
+     "multiply(now, x, k - from, to - from);\n                    __syncwarp();\n                    fetch(next, next_to);", RULES),
 )  # fmt: skip

@@ -5,13 +5,13 @@ from __future__ import annotations
 MUTATIONS = (
     # the first row wanted, always
     (
-        "static_cast<int64_t>(wanted[blockIdx.x]) * n",
+        "static_cast<int64_t>(load_fresh(wanted + blockIdx.x)) * n",
         "static_cast<int64_t>(wanted[0]) * n",
         "tests/kernels/test_last_rows.py::test_last_rows_gathers_and_normalises",
     ),
     # the row after the one wanted
     (
-        "static_cast<int64_t>(wanted[blockIdx.x]) * n",
+        "static_cast<int64_t>(load_fresh(wanted + blockIdx.x)) * n",
         "static_cast<int64_t>(wanted[blockIdx.x] + 1) * n",
         "tests/kernels/test_last_rows.py::test_last_rows_gathers_and_normalises",
     ),

@@ -4,6 +4,8 @@ FORMATS = "tests/kernels/test_linear_residual.py::test_linear_residual_reads_eve
 TILES = "tests/kernels/test_linear_residual.py::test_linear_residual_walks_through_tiles"
 CLEAN = "tests/kernels/test_linear_residual.py::test_linear_residual_is_clean_in_every_mode"
 
+RULES = "tests/kernels/test_gates.py::test_machine_code_keeps_the_rules[smollm2-135m-float16-dense-sm_90]"
+
 MUTATIONS = (
     # the scale is ignored
     ("const float value = scale * sum(i, b);", "const float value = sum(i, b);", FORMATS),
@@ -25,4 +27,6 @@ MUTATIONS = (
     # the product goes out without its scale's sign
     ("else product[at] = from_float<T>(value);", "else product[at] = from_float<T>(-value);",
      "tests/kernels/test_linear_residual.py::test_linear_residual_stores_a_product_that_a_norm_follows"),
+    # the residual is asked for when the sums are there
+    ("residual[at] = old[j] + value;", "residual[at] = load_fresh(residual + at) + value;", RULES),
 )  # fmt: skip

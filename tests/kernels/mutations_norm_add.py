@@ -14,6 +14,6 @@ MUTATIONS = (
     # rows overlap
     ("static_cast<int64_t>(blockIdx.x) * n;", "static_cast<int64_t>(blockIdx.x) * (n - kVec);", WIDTHS),
     # the last vector of x is left out
-    ("if (k >= n) break;\n        load_floats<kVec>(x",
-     "if (k >= n - kVec) break;\n        load_floats<kVec>(x", WIDTHS),
+    ("if (k >= n) break;\n        load_floats_fresh<kVec>(x",
+     "if (k >= n - kVec) break;\n        load_floats_fresh<kVec>(x", WIDTHS),
 )  # fmt: skip

@@ -5,6 +5,8 @@ WIDTHS = "tests/kernels/test_norm_mlp.py::test_norm_mlp_takes_every_width"
 TILES = "tests/kernels/test_norm_mlp.py::test_norm_mlp_walks_through_tiles"
 CLEAN = "tests/kernels/test_norm_mlp.py::test_norm_mlp_is_clean_in_every_mode"
 
+RULES = "tests/kernels/test_gates.py::test_machine_code_keeps_the_rules[smollm2-135m-float16-dense-sm_90]"
+
 MUTATIONS = (
     # gate and up change places
     ("activate<kActivation>(sum(i, b))", "activate<kActivation>(sum(i + kPer - 1, b))", WIDTHS),
@@ -22,4 +24,8 @@ MUTATIONS = (
     ("return min(v, n - 1);", "return v;", CLEAN),
     # the norm's weights are not asked for
     ("normed.begin();", "", WIDTHS),
+    # what the kernel before writes is promised to be constant
+    ("    const float* residual,", "    const float* __restrict__ residual,", RULES),
+    # the kernel waits first
+    ("    if (!kPrefetch) pdl_wait();", "    pdl_wait();", RULES),
 )  # fmt: skip

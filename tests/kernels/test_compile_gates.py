@@ -16,8 +16,8 @@ from eet_demo.engine.executors.cuda.compile.resources import Usage, table, usage
 from eet_demo.engine.executors.cuda.compile.sources import CUDA_SOURCES, read_source
 from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
 from eet_demo.paths import kernel_cache
-from tests.kernels.ptx import ptx_of
-from tools.gates import compile as gates
+from tools.gates import __main__ as gates
+from tools.gates.compile import compile_all, named_instance
 from tools.gates.instances import ARCHS, MANY_ROWS, gate_instances, gate_specs, runs_on, stems
 
 EVERYWHERE: tuple[str, DType, WeightFormat] = ("smollm2-135m", "float16", "dense")
@@ -36,38 +36,13 @@ def test_kernels_compile_and_decode_kernels_do_not_spill(arch: str) -> None:
     for name, dtype, weights in (EVERYWHERE, *ALSO.get(arch, ())):
         for stem, instances in gate_instances([gate_specs()[name]], [dtype], [weights]).items():
             grouped.setdefault(stem, []).extend(instances)
-    usages = gates.compile_all(grouped, [arch], kernel_cache("cubins"))
+    usages = compile_all(grouped, [arch], kernel_cache("cubins"))
     decode = {i.expression for stem, instances in grouped.items() if stem not in MANY_ROWS for i in instances}
     spilling = [usage for usage in usages if usage.spills and usage.expression in decode]
     assert not spilling, table(spilling)
     assert {usage.expression for usage in usages} == {
         i.expression for instances in grouped.values() for i in instances if runs_on(i, arch)
     }
-
-
-@pytest.mark.parametrize("weights", ["dense", "q8_0"])
-def test_nothing_a_predecessor_wrote_is_read_before_the_wait(weights: WeightFormat) -> None:
-    """Launches overlap on sm_90: only weights are loaded before `griddepcontrol.wait`, whatever a compiler hoists."""
-    for stem, instances in gate_instances([gate_specs()["smollm2-135m"]], ["float16"], [weights]).items():
-        ptx = ptx_of(read_source(stem), instances[0].expression)
-        before, wait, after = ptx[ptx.index(".entry") :].partition("griddepcontrol.wait")
-        assert wait, f"{stem} never waits"
-        assert ".global" in after, f"{stem} does nothing"
-        loads = re.findall(r"ld\.global[.\w:]*", before)
-        streamed = [load for load in loads if "no_allocate" in load]
-        prefetches = stem in ("dequantise", "linear_residual", "norm_lm_head", "norm_mlp", "norm_qkv")
-        assert bool(streamed) == prefetches, f"{stem}: {loads}"
-        scales = [load for load in loads if load not in streamed]
-        assert all(re.fullmatch(r"ld\.global\.nc\.(v2\.)?u16", load) for load in scales), f"{stem}: {loads}"
-        assert len(scales) <= len(streamed) * (weights != "dense"), f"{stem}: {loads}"
-
-
-def test_prefetch_is_a_switch() -> None:
-    (instance,) = gate_instances([gate_specs()["smollm2-135m"]], ["float16"], ["dense"], ["linear_residual"]).values()
-    source = read_source("linear_residual", defines=("NO_PREFETCH",))
-    assert source.digest != read_source("linear_residual").digest
-    ptx = ptx_of(source, instance[0].expression)
-    assert "ld.global" not in ptx[ptx.index(".entry") :].partition("griddepcontrol.wait")[0]
 
 
 def test_spills_are_seen(tmp_path: Path) -> None:
@@ -151,4 +126,4 @@ def test_gates_command_names_what_does_not_compile(capsys: pytest.CaptureFixture
 
 def test_expressions_are_read_back() -> None:
     instance = Instance("embed", ("bfloat16", 3, True, 96, False))
-    assert gates.named_instance("embed", instance.expression).expression == instance.expression
+    assert named_instance("embed", instance.expression).expression == instance.expression

@@ -64,13 +64,13 @@ def test_linear_residual_takes_every_width(mode: str, k: int, dtype: DType) -> N
     assert_float32_close(actual, expected, f"{mode} {dtype} k={k}")
 
 
-@pytest.mark.parametrize("rows", [1, 3, 16])
+@pytest.mark.parametrize("rows", [1, 2, 3, 16])
 @pytest.mark.parametrize("weights", FORMATS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_linear_residual_reads_every_format(dtype: DType, weights: WeightFormat, rows: int) -> None:
     actual, expected, by_torch = run("shuffled", rows, 21, 1600, dtype, weights)
     context = f"{dtype} {weights} rows={rows}"
-    if dtype != "float32" and weights != "dense" and rows == 16:  # tensor cores take the weights rounded to dtype
+    if dtype != "float32" and weights != "dense" and rows > 2:  # tensor cores take the weights rounded to dtype
         assert_as_close_as_torch(actual, expected, by_torch, context)
     else:
         assert_float32_close(actual, expected, context)

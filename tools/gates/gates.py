@@ -12,9 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from eet_demo.engine.executors.cuda.compile.sources import CUDA_SOURCES
-from tools.gates.sass import Function, Instruction, parameters_behind
+from tools.gates.sass import Function, Instruction, parameters_behind, read_registers, written_registers
 
 WRITTEN = frozenset((
     "residual", "x", "q", "qkv", "q_out", "keys", "values", "out", "hidden", "product", "logits", "best_logits",
@@ -31,10 +32,16 @@ PARAMETER_BASE = {"sm_75": 0x160, "sm_80": 0x160, "sm_86": 0x160, "sm_89": 0x160
                   "sm_120": 0x380}  # fmt: skip
 """Where parameters begin in constant bank 0."""
 
+PROJECTIONS = ("linear_residual", "norm_lm_head", "norm_mlp", "norm_qkv")
+"""Kernels that stream a weight matrix."""
+
 ARITHMETIC = ("FFMA", "FMUL", "HFMA2", "HMMA", "FADD", "DFMA", "IMMA")
 MOST_INSTRUCTIONS_A_BYTE = 0.19
-"""Of a warp, for each byte of weights: 3.0 TB/s on 132 multiprocessors at 1.755 GHz are 13 bytes a cycle and
-multiprocessor, for which it has 2.5 instructions."""
+"""Of a warp, for each byte of weights: 3.0 TB/s (0.9 of an H100's bandwidth) on 132 multiprocessors at 1.755 GHz are 13
+bytes a cycle and multiprocessor, for which it has 2.5 instructions."""
+
+BANDWIDTH_SHARE = {"dense": 0.9, "q8_0": 0.7, "q4_0": 0.6, "q4_1": 0.6}
+"""Of an H100's bandwidth that the instructions of each format must leave time for."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,11 @@ class Parameter:
     name: str
     offset: int
     pointer: bool
+    read_only: bool = False
+    """Declared `const` and `__restrict__`: a promise that nothing writes there during the launch."""
 
 
+@cache
 def parameters(stem: str, kernel: str = "") -> tuple[Parameter, ...]:
     """Parameters of a kernel as its source declares them."""
     text = re.sub(r"//[^\n]*", "", (CUDA_SOURCES / f"{stem}.cu").read_text(encoding="utf-8"))
@@ -57,7 +67,7 @@ def parameters(stem: str, kernel: str = "") -> tuple[Parameter, ...]:
         name, pointer = declaration.split()[-1].lstrip("*"), "*" in declaration
         size = 8 if pointer or "int64_t" in declaration else 4
         offset = -(-offset // size) * size
-        found.append(Parameter(name, offset, pointer))
+        found.append(Parameter(name, offset, pointer, "const " in declaration and "__restrict__" in declaration))
         offset += size
     return tuple(found)
 
@@ -66,6 +76,12 @@ def pointers_behind(function: Function, index: int, arch: str, known: Sequence[P
     """Names of the pointers that an access may go through; none for a table of the compiler's own."""
     by_offset = {PARAMETER_BASE[arch] + p.offset + half: p.name for p in known if p.pointer for half in (0, 4)}
     return {by_offset[offset] for offset in parameters_behind(function, index) if offset in by_offset}
+
+
+def declared(known: Sequence[Parameter]) -> list[str]:
+    """Nothing that a kernel of a step writes is promised to be read-only."""
+    promised = (parameter.name for parameter in known if parameter.read_only)
+    return [f"{name}, which kernels write, is declared const __restrict__" for name in promised if name in WRITTEN]
 
 
 def order(function: Function, arch: str, known: Sequence[Parameter], streamed: int) -> list[str]:
@@ -121,16 +137,20 @@ def streaming_loop(function: Function) -> range | None:
 
 
 def loads_first(function: Function) -> list[str]:
-    """In the innermost loop with streamed loads, all of them stand before the first arithmetic."""
+    """In the innermost loop with streamed loads, all of them stand before the first use of what one of them loads."""
     loop = streaming_loop(function)
     if loop is None:
         return ["there is no loop of streamed loads"]
-    loads = [i for i in loop if _streams(function.code[i])]
-    first = next((i for i in loop if _computes(function.code[i])), loop.stop)
-    late = [i for i in loads if i > first]
-    return [f"{len(late)} of {len(loads)} streamed loads of the loop stand behind {function.code[first].text}"] * bool(
-        late
-    )
+    loaded: set[str] = set()
+    use, late, total = "", 0, 0
+    for instruction in (function.code[i] for i in loop):
+        if _streams(instruction):
+            total += 1
+            late += bool(use)
+            loaded |= written_registers(instruction)
+        elif not use and loaded & read_registers(instruction):
+            use = instruction.text
+    return [f"{late} of {total} streamed loads of the loop stand behind {use}, which uses one"] if late else []
 
 
 def no_retries(function: Function) -> list[str]:

@@ -89,9 +89,8 @@ def gate_instances(
     only = tuple(only) if only is not None else stems()
     dtypes, formats = tuple(dtypes), tuple(formats)
     for spec in specs:
-        blocks = spec.hidden_size % BLOCK_VALUES == 0 and spec.intermediate_size % BLOCK_VALUES == 0
         for dtype in dtypes:
-            for weights in formats if blocks else ("dense",):
+            for weights in (weights for weights in formats if has_format(spec, weights)):
                 found.update(dict.fromkeys(model_instances(spec, dtype, weights, only)))
     grouped: dict[str, list[Instance]] = {}
     for instance in found:
@@ -101,7 +100,17 @@ def gate_instances(
 
 def runs_on(instance: Instance, arch: str) -> bool:
     """Whether the instance is meant for the architecture at all."""
-    return not (arch == HALF_ONLY_ARCH and "bfloat16" in instance.arguments)
+    return "bfloat16" not in instance.arguments or has_dtype("bfloat16", arch)
+
+
+def has_dtype(dtype: DType, arch: str) -> bool:
+    """Whether the architecture computes in it."""
+    return dtype != "bfloat16" or arch != HALF_ONLY_ARCH
+
+
+def has_format(spec: ModelSpec, weights: WeightFormat) -> bool:
+    """Whether the model's columns divide into the format's blocks."""
+    return weights == "dense" or (spec.hidden_size % BLOCK_VALUES == 0 and spec.intermediate_size % BLOCK_VALUES == 0)
 
 
 def check_stem(stem: str) -> None:

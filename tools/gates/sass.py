@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -141,7 +142,7 @@ def written_registers(instruction: Instruction) -> set[str]:
     if not re.fullmatch(r"U?R\d+", head):
         return set()
     count = 1
-    if instruction.is_load or instruction.name in ("LDS", "LDC", "ULDC", "LDL"):
+    if instruction.is_load or instruction.name in ("LDS", "LDC", "LDCU", "ULDC", "LDL"):
         count = max(1, instruction.bytes_a_lane // 4)
     elif instruction.has("WIDE") or instruction.has("64"):
         count = 2
@@ -158,8 +159,8 @@ def read_registers(instruction: Instruction) -> set[str]:
 def parameters_behind(function: Function, index: int) -> set[int]:
     """Offsets of the kernel parameters that the address of the load or store at `index` is computed from.
 
-    Follows each register to the definition before it in order of address, past those under a predicate to one without;
-    an address that a loop advances leads to where the loop began.
+    Follows each register to the definition before it in order of address, past those under another predicate to one
+    without; an address that a loop advances leads to where the loop began.
     """
     match = re.search(r"\[([^\]]*)\]", re.sub(r"desc\[[^\]]*\]", "", function.code[index].operands))
     offsets: set[int] = set()
@@ -167,17 +168,36 @@ def parameters_behind(function: Function, index: int) -> set[int]:
     seen: set[tuple[str, int]] = set()
     while frontier:
         register, before = frontier.pop()
-        for i in reversed(range(before)):
+        for i in _definitions(function, register, before):
             instruction = function.code[i]
-            if register not in written_registers(instruction):
-                continue
             if (register, i) not in seen and not instruction.is_load:
                 seen.add((register, i))
-                offsets |= {int(m[1], 16) for m in _PARAMETER.finditer(instruction.operands)}
+                offsets |= _parameters_in(instruction, register)
                 frontier |= {(name, i) for name in read_registers(instruction)}
-            if not instruction.predicate:
-                break
     return offsets
+
+
+def _definitions(function: Function, register: str, use: int) -> Iterator[int]:
+    """Indices at which `register` may have got the value that the instruction at `use` reads, latest first."""
+    condition = function.code[use].predicate
+    for i in reversed(range(use)):
+        instruction = function.code[i]
+        if register in written_registers(instruction):
+            yield i
+            if instruction.predicate in ("", condition):
+                return
+        if condition and instruction.operands.startswith(condition.lstrip("@!") + ","):
+            condition = ""  # set anew in between: what was done under it before says nothing
+
+
+def _parameters_in(instruction: Instruction, register: str) -> set[int]:
+    """Offsets of the constant bank that the instruction puts into `register`, or computes it from."""
+    offsets = {int(match[1], 16) for match in _PARAMETER.finditer(instruction.operands)}
+    if instruction.name not in ("LDC", "LDCU", "ULDC"):
+        return offsets
+    first = re.search(r"\d+", instruction.operands)
+    assert first, instruction.text
+    return {offset + 4 * (int(register.lstrip("UR")) - int(first[0])) for offset in offsets}
 
 
 def _registers(text: str) -> set[str]:

@@ -91,7 +91,7 @@ def refusal(compiler: str, source: Source, expressions: Sequence[str], log: str,
     repeat = " ".join(f"--instance '{expression}'" for expression in expressions)
     return (
         f"{compiler} refused {', '.join(expressions)} for {arch}:\n{log.strip()}\n{source.excerpt(log)}\n"
-        f"repeat it with: python -m tools.gates.compile --stem {source.stem} --arch {arch} {repeat}"
+        f"repeat it with: python -m tools.gates --stem {source.stem} --arch {arch} {repeat}"
     )
 
 

@@ -28,6 +28,9 @@ the same on every GPU; how many blocks share the tiles is not."""
 REGISTERS = 65536
 """Of a multiprocessor."""
 
+SIMULATED = 90
+"""What the simulator, which has no registers, is dealt blocks as."""
+
 TILE_COST = 0.5
 """What a tile's end takes (sums over lanes and warps, a barrier, the epilogue), in steps of 16 bytes a lane."""
 
@@ -42,7 +45,7 @@ class GemvPlan:
         split: warps of a group, which share its columns.
         tile: weight rows of a block at a time.
         units: groups' rows (`kWarpRows`) in the whole weight: what is dealt to blocks.
-        registers: of a thread, at most, before sm_100 and from it on: `kRegisters` of gemv.cuh.
+        registers: of a thread, at most, before sm_80 and from there on: `kRegisters` of gemv.cuh.
         shared_bytes: dynamic shared memory for the staged activations.
     """
 
@@ -52,7 +55,7 @@ class GemvPlan:
     split: int
     tile: int
     units: int
-    registers: tuple[int, int]
+    registers: tuple[int, ...]
     shared_bytes: int
 
     @property
@@ -66,7 +69,7 @@ class GemvPlan:
 
     def resident(self, capability: int | None = None) -> int:
         """Blocks that are on a multiprocessor at once: `kMinBlocks`."""
-        return resident_blocks(self.registers[(capability or 0) >= 100], self.threads)
+        return resident_blocks(self.registers[(capability or SIMULATED) >= 80], self.threads)
 
     def blocks(self, launcher: Launcher) -> int:
         """Blocks of a launch: as many as there are tiles, and no more than are resident at once."""
@@ -101,9 +104,9 @@ def plan_gemv(out_features: int, in_features: int, rows: int, dtype: DType, weig
         )
     itemsize = DTYPE_BYTES[dtype]
     batch = next(size for size in BATCHES if size >= rows)
-    tensor = itemsize == 2 and batch >= 8
+    tensor = itemsize == 2 and (batch >= 8 or weights != "dense")
     vec = {"dense": 16 // itemsize, "q8_0": 16, "q4_0": 32, "q4_1": 32}[weights]
-    plain_rows = 2 if (batch == 16 and weights != "dense") or (batch == 8 and weights in ("q4_0", "q4_1")) else 4
+    plain_rows = 2 if weights != "dense" and batch >= 8 else 4
     warp_rows, warp_columns = (16, 2 * 4 * vec) if tensor else (plain_rows, 32 * vec)
     chunk = STAGE_BYTES // (batch * itemsize)
     units = ceil_div(out_features, warp_rows)
@@ -113,7 +116,7 @@ def plan_gemv(out_features: int, in_features: int, rows: int, dtype: DType, weig
         """Whether multiprocessors stay idle, then fewer warps, then the steps of the longest share."""
         groups, split = shape
         tiles = ceil_div(units, groups)
-        share = ceil_div(units, min(tiles, SPLIT_FOR * resident_blocks(registers[0], 32 * groups * split)))
+        share = ceil_div(units, min(tiles, SPLIT_FOR * resident_blocks(registers[1], 32 * groups * split)))
         steps = ceil_div(share, groups) * (ceil_div(in_features, split * warp_columns) + TILE_COST)
         return tiles < min(units, SPLIT_FOR), -groups * split, steps
 
@@ -130,11 +133,14 @@ def plan_gemv(out_features: int, in_features: int, rows: int, dtype: DType, weig
 
 
 def _registers(batch: int, weights: WeightFormat, tensor: bool) -> tuple[int, int]:
-    """`kRegisters` of gemv.cuh, before sm_100 and from it on."""
-    plain = 168 if weights != "dense" and batch >= 2 else 80 if weights == "dense" and batch == 1 else 128
-    most = 128 if tensor else 255 if batch >= 8 else plain
-    more = 40 if most < 255 else 0
-    return most + more * (weights == "q4_1"), most + more * (weights in ("q4_0", "q4_1"))
+    """`kRegisters` of gemv.cuh, before sm_80 and from there on."""
+    if tensor:
+        most = 128
+    elif batch >= 8:
+        most = 255
+    else:
+        most = 168 if weights != "dense" and batch >= 2 else 80 if weights == "dense" and batch == 1 else 128
+    return most + 16 * (most == 80), most
 
 
 MAX_HELD_ROWS = 2

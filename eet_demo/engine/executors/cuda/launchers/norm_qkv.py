@@ -55,8 +55,8 @@ def instance(
     """The kernel for `heads` = (num_heads, num_kv_heads, head_dim) and how its blocks cover the projection."""
     num_heads, num_kv_heads, head_dim = heads
     plan = plan_gemv((num_heads + 2 * num_kv_heads) * head_dim, k, rows, dtype, weights)
-    if qk_norm != "none" and plan.registers[0] < QK_NORM_REGISTERS:
-        plan = replace(plan, registers=(QK_NORM_REGISTERS, QK_NORM_REGISTERS))
+    if qk_norm != "none":
+        plan = replace(plan, registers=tuple(max(n, QK_NORM_REGISTERS) for n in plan.registers))
     arguments = (*plan.arguments, NORM_CODE[norm], holds_rows(plan, k, dtype), NORM_CODE[qk_norm], whole, interleaved)
     return Instance("norm_qkv", arguments), plan
 

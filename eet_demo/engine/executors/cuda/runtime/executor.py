@@ -138,7 +138,7 @@ class CudaExecutor:
                 inputs, _ = upload_step(self._arena, step, limits.max_context)
                 self._lowering.body(inputs)
             for rows in {min(size, limits.logit_rows) for size in (*BATCHES, limits.logit_rows)}:
-                state = upload_rows(self._arena, _decode_step(rows), ())
+                state = upload_rows(self._arena, decode_step(rows), ())
                 if rows > MAX_ROWS:
                     self._lowering.body(state.inputs(1))
                 logits, best = self._lowering.head(rows, state.wanted)
@@ -196,7 +196,7 @@ def _wanted_of(step: Step, rows: slice) -> Step:
     return _rows_step(len(chosen), step.sample_rows[rows], step.sample_steps[rows], step.sampling)
 
 
-def _decode_step(rows: int) -> Step:
+def decode_step(rows: int) -> Step:
     zeros = np.zeros(rows, np.int32)
     return _rows_step(rows, zeros, zeros, GREEDY)
 
