@@ -21,12 +21,13 @@ __device__ __forceinline__ void st_release(uint32_t* address, uint32_t value) {
 #endif
 }
 
-// Stores where the host reads while the kernel runs (mapped pinned memory): everything written before is visible first.
-__device__ __forceinline__ void st_system(int32_t* address, int32_t value) {
+// Stores two values where the host reads while the kernel runs (mapped pinned memory, 8-byte aligned): it sees both or neither.
+__device__ __forceinline__ void st_system_pair(int32_t* address, int32_t first, int32_t second) {
+    const uint64_t pair = static_cast<uint64_t>(static_cast<uint32_t>(second)) << 32 | static_cast<uint32_t>(first);
 #if defined(__CUDACC__)
-    asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+    asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(address), "l"(pair) : "memory");
 #else
-    __atomic_store_n(address, value, __ATOMIC_RELEASE);
+    __atomic_store_n(reinterpret_cast<uint64_t*>(address), pair, __ATOMIC_RELAXED);
 #endif
 }
 

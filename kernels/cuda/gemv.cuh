@@ -60,7 +60,7 @@ template <typename T, int kFormat, int kBatch, int kGroups, int kSplit> struct G
     static constexpr int kLeast = 80;
 #endif
     static constexpr int kPlainRegisters = kFormat != kDense && kBatch >= 2 ? 168 : kFormat == kDense && kBatch == 1 ? kLeast : 128;
-    static constexpr int kRegisters = kTensor ? 128 : kBatch >= 8 ? 255 : kPlainRegisters;
+    static constexpr int kRegisters = kApart && kFormat == kQ4_1 ? 168 : kTensor ? 128 : kBatch >= 8 ? 255 : kPlainRegisters;
     // A quarter of a multiprocessor's registers serves a quarter of its warps. kRoomyBlocks leaves at least 128 registers, for kernels that
     // need more than the product does.
     static __host__ __device__ constexpr int fitting(int registers) { return 16384 / (registers * kWarp) * 4 / (kThreads / kWarp); }

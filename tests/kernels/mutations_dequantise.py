@@ -5,8 +5,8 @@ from __future__ import annotations
 MUTATIONS = (
     # the tile begins at another row
     (
-        "load_weights(weights, first_row, static_cast<int>(at), x)",
-        "load_weights(weights, first_row / 2, static_cast<int>(at), x)",
+        "load_weights(matrix, first_row, static_cast<int>(at), x)",
+        "load_weights(matrix, first_row / 2, static_cast<int>(at), x)",
         "tests/kernels/test_dequantise.py::test_dequantise_a_tile_in_the_middle",
     ),
     # the last vector is left out
@@ -15,8 +15,8 @@ MUTATIONS = (
     ("at < count;", "at <= count;", "tests/kernels/test_dequantise.py::test_dequantise_is_clean_in_every_mode"),
     # the stride of the rows is wrong
     (
-        "weights = {values, scales, columns}",
-        "weights = {values, scales, columns - kBlockValues}",
+        "matrix = {weights, scales, columns}",
+        "matrix = {weights, scales, columns - kBlockValues}",
         "tests/kernels/test_dequantise.py::test_dequantise_a_tile_in_the_middle",
     ),
     # every block of threads writes the first block's values

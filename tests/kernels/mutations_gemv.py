@@ -69,5 +69,5 @@ MUTATIONS = (
     ("kLeast = 80;", "kLeast = 128;", WAVES),
     # a step's weights are asked for after the step before is multiplied
     ("fetch(next, next_to);\n                    multiply(now, x, k - from, to - from);",
-     "multiply(now, x, k - from, to - from);\n                    __syncwarp();\n                    fetch(next, next_to);", RULES),
+     "multiply(now, x, k - from, to - from);\n                    fetch(next, next_to);", RULES),
 )  # fmt: skip

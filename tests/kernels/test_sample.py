@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from eet_demo.engine import sampling as definition
 from eet_demo.engine.executors.cuda.compile.launch import Launcher
-from eet_demo.engine.executors.cuda.launchers.sample import SampleState, pack_settings, sample
+from eet_demo.engine.executors.cuda.launchers.sample import (
+    SampleScratch,
+    SampleState,
+    pack_settings,
+    sample,
+    scratch_fields,
+)
 from eet_demo.engine.executors.reference import many_rows as reference_many_rows
 from eet_demo.errors import UnsupportedError
 from eet_demo.records import Sampling
@@ -43,13 +49,25 @@ class Rows:
         device, before = self.device, self.get("sequences")
         sample(
             device, device.upload(logits, "float32"), device.upload(pack_settings(settings), "uint32"), self.state,
-            self.ring, stop_ids=None if stops is None else self._upload(stops), **best,
+            self.ring, self.scratch(logits.shape), stop_ids=None if stops is None else self._upload(stops), **best,
         )  # fmt: skip
         entries = device.download(self.ring)
         reports = [entries[sequence % len(entries), row] for row, sequence in enumerate(before)]
         assert [int(report[1]) for report in reports] == [sequence + 1 for sequence in before]
         assert self.get("sequences") == [sequence + 1 for sequence in before]
         return [int(report[0]) for report in reports]
+
+    def scratch(self, shape: tuple[int, ...]) -> SampleScratch:
+        fields = {name: self.device.empty(*field) for name, field in scratch_fields(*shape).items()}
+        for name in ("classes", "counters"):
+            self.device.write(fields[name], np.zeros(fields[name].shape, np.uint32))
+        self.used = fields
+        return SampleScratch(**fields)
+
+    def check_clean(self) -> None:
+        """What is zero before a launch is zero after it."""
+        for name in ("classes", "counters"):
+            assert not self.device.download(self.used[name]).any(), name
 
     def get(self, name: str) -> list[int]:
         return [int(value) for value in self.device.download(getattr(self.state, name))]
@@ -83,8 +101,22 @@ def check_case(mode: str, seed: int) -> None:
     steps, request_rows = [seed % 1000, 3], [seed % 16, 0]
     rows = Rows(launcher(mode), 2, steps=steps, request_rows=request_rows)
     wanted = reference_many_rows.sample(logits, settings, steps, request_rows)
-    actual = rows.sample(logits, settings)
+    best = candidates(rows.device, logits, 1 + seed % 7) if seed % 2 else {}
+    actual = rows.sample(logits, settings, **best)
     assert actual == wanted, f"{mode} case {seed}: {actual}, expected {wanted}; {settings}, vocab {logits.shape[1]}"
+    rows.check_clean()
+
+
+def candidates(device: Launcher, logits: NDArray[Any], blocks: int) -> dict[str, Any]:
+    """What norm_lm_head leaves of `blocks` shares of the vocabulary; as many blocks then share a row's sampling."""
+    shares = [share for share in np.array_split(np.arange(logits.shape[1]), blocks) if len(share)]
+    ranked = np.where(np.isnan(logits), np.inf, logits)
+    ids = np.stack([share[np.argmax(ranked[:, share], axis=1)] for share in shares], axis=1)
+    values = np.take_along_axis(logits, ids, axis=1)
+    return {
+        "best_logits": device.upload(values, "float32"), "best_ids": device.upload(ids, "int32"),
+        "block_tokens": -(-logits.shape[1] // blocks),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("mode", ORDERS)
@@ -100,6 +132,14 @@ def test_sample_of_a_whole_vocabulary(settings: Sampling) -> None:
     for step in (0, 5):
         rows = Rows(launcher("plain"), 1, steps=[step])
         assert rows.sample(logits, settings) == [definition.sample(logits[0], settings, step, 0)]
+
+
+@pytest.mark.parametrize("settings", [Sampling(1.0, 3000, 0.9, 7), Sampling(1.0, 0, 0.999, 8), Sampling(30.0, 0, 0.9)])
+def test_sample_keeps_more_than_shared_memory_holds(settings: Sampling) -> None:
+    logits = rng(9).normal(0, 3, (2, 6000)).astype(np.float32)
+    rows = Rows(launcher("plain"), 2)
+    wanted = reference_many_rows.sample(logits, settings, [0, 1], [0, 1])
+    assert rows.sample(logits, settings, **candidates(rows.device, logits, 5)) == wanted
 
 
 @pytest.mark.parametrize("top_p", [0.1, 0.3, 0.7, 0.9])
@@ -148,13 +188,20 @@ def test_sample_sees_a_candidate_that_is_not_finite() -> None:
 
 
 @pytest.mark.parametrize("mode", ALL_MODES)
-@pytest.mark.parametrize("settings", [GREEDY, Sampling(0.9, 30, 0.8, 2**63 + 5)])
-def test_sample_is_clean_in_every_mode(mode: str, settings: Sampling) -> None:
-    logits = np.round(rng(3).normal(0, 4, (3, 1111)), 1).astype(np.float32)
-    rows = Rows(launcher(mode), 3, ring_size=2, sequences=[7, 7, 7], finished=[0, 1, 0])
-    first, last = (definition.sample(logits[i], settings, i, i) for i in (0, 2))
-    assert rows.sample(logits, settings, stops=[-1, last]) == [first, -1, last]
-    assert rows.get("finished") == [int(first == last), 1, 1]
+@pytest.mark.parametrize("blocks", [0, 3])
+@pytest.mark.parametrize(
+    "settings", [GREEDY, Sampling(0.9, 30, 0.8, 2**63 + 5), Sampling(1.0, 0, 0.9), Sampling(1.0, seed=4)]
+)
+def test_sample_is_clean_in_every_mode(mode: str, settings: Sampling, blocks: int) -> None:
+    logits = np.round(rng(3).normal(0, 4, (4, 1111)), 1).astype(np.float32)
+    logits[1, 5] = np.inf
+    drawn = [definition.sample(logits[0], settings, 0, 0), -2, definition.sample(logits[2], settings, 2, 2), -1]
+    count = 2 if mode == "race" else 4  # of whose threads there is a limit
+    rows = Rows(launcher(mode), count, ring_size=2, sequences=[7] * count, finished=[0, 0, 0, 1][:count])
+    best = candidates(rows.device, logits[:count], blocks) if blocks else {}
+    assert rows.sample(logits[:count], settings, stops=[-1, drawn[0]], **best) == drawn[:count]
+    assert rows.get("finished") == [1, 1, int(drawn[0] == drawn[2]), 1][:count]
+    rows.check_clean()
 
 
 @pytest.mark.parametrize("mode", ALL_MODES)
@@ -164,7 +211,7 @@ def test_sample_greedy_from_candidates(mode: str) -> None:
     best_logits = rng(4).integers(0, 9, (16, 700)).astype(np.float32)
     best_ids = np.stack([rng(5, row).permutation(10_000)[:700] for row in range(16)])
     best_logits[::2, -1] = 9
-    count = 3 if mode == "race" else 16
+    count = 2 if mode == "race" else 16
     best: dict[str, Any] = {
         "best_logits": device.upload(best_logits[:count], "float32"),
         "best_ids": device.upload(best_ids[:count], "int32"),
@@ -176,11 +223,9 @@ def test_sample_greedy_from_candidates(mode: str) -> None:
 def test_sample_candidates_do_not_touch_draws() -> None:
     device, settings = launcher("plain"), Sampling(1.0, seed=3)
     logits = rng(6).normal(size=(1, 400)).astype(np.float32)
-    best: dict[str, Any] = {
-        "best_logits": device.upload(np.ones((1, 2)), "float32"),
-        "best_ids": device.upload(np.array([[1, 2]]), "int32"),
-    }
-    assert Rows(device, 1).sample(logits, settings, **best) == [definition.sample(logits[0], settings, 0, 0)]
+    for blocks in (1, 2, 31):
+        best = candidates(device, logits, blocks)
+        assert Rows(device, 1).sample(logits, settings, **best) == [definition.sample(logits[0], settings, 0, 0)]
 
 
 def test_sample_generation_advances_until_stop_tokens() -> None:
@@ -215,6 +260,6 @@ def test_sample_names_what_it_lacks() -> None:
     device = launcher("plain")
     rows, half, best = Rows(device, 1), device.empty((1, 8), "float16"), device.empty((1, 2), "float32")
     with pytest.raises(UnsupportedError, match="float32"):
-        sample(device, half, device.empty((6,), "uint32"), rows.state, rows.ring)
+        sample(device, half, device.empty((6,), "uint32"), rows.state, rows.ring, rows.scratch((1, 8)))
     with pytest.raises(ValueError, match="both or neither"):
         rows.sample(np.zeros((1, 4)), GREEDY, best_logits=best)

@@ -41,7 +41,7 @@ def check(function: Function, instance: Instance, arch: str) -> list[str]:
         if overlaps:
             found += gates.early_constants(function, arch, known, early_names(instance))
         found += gates.epilogue(function, arch, known)
-        found += gates.loads_first(function)
+        found += gates.loads_first(function) + gates.under_way(function)
         if arch == JUDGED_ARCH and rows_of(instance) <= FEW:
             found += gates.issue(function, most_instructions(instance))
     return found

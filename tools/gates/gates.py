@@ -153,6 +153,19 @@ def loads_first(function: Function) -> list[str]:
     return [f"{late} of {total} streamed loads of the loop stand behind {use}, which uses one"] if late else []
 
 
+def under_way(function: Function) -> list[str]:
+    """In the innermost loop with streamed loads, a third of the arithmetic or more is done while they are under way."""
+    loop = streaming_loop(function)
+    if loop is None:
+        return ["there is no loop of streamed loads"]
+    last = max(i for i in loop if _streams(function.code[i]))
+    arithmetic = [i for i in loop if _computes(function.code[i])]
+    idle = sum(i < last for i in arithmetic)
+    if 3 * idle <= 2 * len(arithmetic):
+        return []
+    return [f"{idle} of {len(arithmetic)} arithmetic instructions of the loop stand before its last streamed load"]
+
+
 def no_retries(function: Function) -> list[str]:
     """No compare-and-swap: an atomic operation of hardware does not try again."""
     return [

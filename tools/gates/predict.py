@@ -8,8 +8,6 @@ source: Little's law; latencies as measured on H100 by public micro-benchmarks (
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,8 +96,3 @@ def _attention(launched: Launched, length: int, gpu: Gpu) -> Prediction:
 
 def _bytes_a_us(gpu: Gpu) -> float:
     return gpu.bandwidth_tb_s * 1e6 * REACH
-
-
-def step_us(launches: Sequence[Launched], length: int, gpu: Gpu) -> float:
-    """A whole step's."""
-    return sum(count * predict(launched, length, gpu).us for launched, count in Counter(launches).items())

@@ -24,6 +24,9 @@ ENOUGH_IN_FLIGHT = 32 * 1024
 """Bytes a multiprocessor must have asked for to keep 3.0 TB/s coming: 16 KB by Little's law, and as much again for the
 latency of a memory that is busy."""
 
+STEADY = 2 * ENOUGH_IN_FLIGHT
+"""Bytes that a multiprocessor streams in a launch from which on it has a steady state; with less, latencies decide."""
+
 JUDGED = H100
 """The GPU whose waves and bytes under way are rules; for others they are reported."""
 
@@ -52,7 +55,7 @@ class Row:
         found = []
         if 1 < self.waves < 4:
             found.append(f"{self.blocks} blocks are {self.waves:.2f} waves: at most 1, or at least 4")
-        if self.in_flight_bytes < min(ENOUGH_IN_FLIGHT, 0.9 * self.share_bytes):
+        if self.share_bytes >= STEADY and self.in_flight_bytes < ENOUGH_IN_FLIGHT:
             found.append(
                 f"{self.in_flight_bytes:,.0f} bytes under way a multiprocessor of the {self.share_bytes:,.0f} that it "
                 f"streams; {ENOUGH_IN_FLIGHT:,} keep the memory busy"
@@ -65,7 +68,9 @@ def rows_of(
 ) -> list[Row]:
     """The kernels of a decode step of `rows` sequences, each once, in the order of their first launch."""
     launches = decode_launches(spec, dtype, weights, rows, length, gpu)
-    return [_row(launched, count, length, gpu, find) for launched, count in Counter(launches).items()]
+    kinds = [(launched.instance, launched.config, launched.weight_bytes) for launched in launches]
+    first = dict(zip(reversed(kinds), reversed(launches), strict=True))
+    return [_row(first[kind], count, length, gpu, find) for kind, count in Counter(kinds).items()]
 
 
 def _row(launched: Launched, count: int, length: int, gpu: Gpu, find: Find) -> Row:

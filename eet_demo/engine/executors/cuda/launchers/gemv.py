@@ -135,7 +135,7 @@ def plan_gemv(out_features: int, in_features: int, rows: int, dtype: DType, weig
 def _registers(batch: int, weights: WeightFormat, tensor: bool) -> tuple[int, int]:
     """`kRegisters` of gemv.cuh, before sm_80 and from there on."""
     if tensor:
-        most = 128
+        most = 168 if weights == "q4_1" and batch <= 2 else 128
     elif batch >= 8:
         most = 255
     else:

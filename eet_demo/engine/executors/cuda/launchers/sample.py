@@ -14,9 +14,15 @@ from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.errors import UnsupportedError
 from eet_demo.records import Sampling
+from eet_demo.sizes import ceil_div
 
 THREADS = 512
 MAX_VOCAB = 2**24
+CLASSES = 256
+MAX_BLOCKS = 32
+"""Of a row: more would wait for each other longer than they read."""
+BLOCK_TOKENS = 8 * THREADS
+"""That a block of a row has under way at once."""
 SETTINGS = 6
 """Words of `pack_settings`."""
 INSTANCE = Instance("sample", (THREADS,))
@@ -44,6 +50,27 @@ class SampleState:
     sequences: DeviceArray
 
 
+@dataclass(frozen=True)
+class SampleScratch:
+    """What the blocks of a row leave for each other: see `scratch_fields`."""
+
+    classes: DeviceArray
+    counters: DeviceArray
+    firsts: DeviceArray
+    survivors: DeviceArray
+
+
+def scratch_fields(rows: int, vocab: int) -> dict[str, tuple[tuple[int, ...], DType]]:
+    """Shape and dtype of each array of `SampleScratch`; `classes` and `counters` are zero before and after a launch."""
+    return {"classes": ((rows, 3, CLASSES), "uint32"), "counters": ((rows,), "uint32"),
+            "firsts": ((rows, MAX_BLOCKS), "uint64"), "survivors": ((rows, vocab), "int32")}  # fmt: skip
+
+
+def choose_blocks(vocab: int, candidates: bool, block_tokens: int = BLOCK_TOKENS) -> int:
+    """Blocks of a row. Without candidates the highest logit has to be read first, by every block: there is one then."""
+    return min(MAX_BLOCKS, ceil_div(vocab, block_tokens)) if candidates else 1
+
+
 def instances(spec: ModelSpec, dtype: DType, weights: WeightFormat) -> Iterator[Instance]:
     """The one there is."""
     yield INSTANCE
@@ -62,10 +89,12 @@ def sample(
     settings: DeviceArray,
     state: SampleState,
     ring: DeviceArray,
+    scratch: SampleScratch,
     *,
     stop_ids: DeviceArray | None = None,
     best_logits: DeviceArray | None = None,
     best_ids: DeviceArray | None = None,
+    block_tokens: int = BLOCK_TOKENS,
 ) -> None:
     """Draws one token a row as `eet_demo.engine.sampling.sample` defines it, advances `state`, reports in `ring`.
 
@@ -74,8 +103,10 @@ def sample(
         settings: (6,) uint32 from `pack_settings`.
         ring: (entries, rows, 2) int32, memory the host can read while kernels run. A launch writes token (-1 for a row
             that had finished) and then sequence + 1 to entry sequence % entries, sequence being the row's before it.
+        scratch: of `scratch_fields`, for at least these rows and this vocabulary.
         stop_ids: (n,) int32, -1 for unused places; None where no token stops.
         best_logits, best_ids: (rows, n) float32 and int32 of `norm_lm_head`, enough for greedy; None reads the logits.
+        block_tokens: tokens for which a row gets one more block.
 
     Raises:
         UnsupportedError: a shape or dtype that the kernel does not have.
@@ -95,11 +126,15 @@ def sample(
     if best_logits is not None and best_ids is not None:
         check_array("best_logits", best_logits, (rows, None), "float32")
         check_array("best_ids", best_ids, best_logits.shape, "int32")
+    for name, (shape, scratch_dtype) in scratch_fields(rows, vocab).items():
+        check_array(name, getattr(scratch, name), (None, *shape[1:]), scratch_dtype)
+    blocks = choose_blocks(vocab, best_logits is not None, block_tokens)
     launcher.launch(
         INSTANCE,
-        LaunchConfig(THREADS, (rows, 1, 1), overlaps=True),
+        LaunchConfig(THREADS, (blocks, rows, 1), overlaps=True),
         (logits, best_logits, best_ids, settings, stop_ids, state.request_rows, state.token_ids, state.positions,
-         state.steps, state.finished, state.sequences, ring, np.int32(vocab),
+         state.steps, state.finished, state.sequences, ring, scratch.classes, scratch.counters, scratch.firsts,
+         scratch.survivors, np.int32(vocab),
          np.int32(0 if best_logits is None else best_logits.shape[1]),
          np.int32(0 if stop_ids is None else stop_ids.shape[0]), np.int32(ring.shape[0])),
     )  # fmt: skip

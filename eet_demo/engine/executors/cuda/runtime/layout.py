@@ -14,7 +14,7 @@ from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.launchers.attention_decode import head_tiling, partials_size
 from eet_demo.engine.executors.cuda.launchers.gemv import BATCHES, MAX_ROWS, plan_gemv
 from eet_demo.engine.executors.cuda.launchers.matrices import BLOCK_VALUES, WeightFormat
-from eet_demo.engine.executors.cuda.launchers.sample import SETTINGS
+from eet_demo.engine.executors.cuda.launchers.sample import SETTINGS, scratch_fields
 from eet_demo.engine.plan import ALIGNMENT, Limits
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.engine.weights import Weight
@@ -76,6 +76,9 @@ class CudaLayout:
             entries["normed"] = (limits.logit_rows, width), dtype
             entries["wide"] = (limits.logit_rows, width), "float32"
             entries["tile"] = (tile_rows(op.head, "float32"), width), "float32"
+        elif isinstance(op, p.Sample):
+            fields = scratch_fields(limits.logit_rows, op.vocab_size)
+            entries |= {name: fields[name] for name in ("firsts", "survivors")}
         linear = op.linear
         if linear and many and not isinstance(op, p.NormLmHead) and self._formats[linear.weight] != "dense":
             entries["tile"] = (tile_rows(linear, dtype), linear.in_features), dtype
@@ -101,6 +104,8 @@ class CudaLayout:
             "best_logits": ((MAX_ROWS * self._head_blocks(program),), "float32"),
             "best_ids": ((MAX_ROWS * self._head_blocks(program),), "int32"),
         }  # fmt: skip
+        fields = scratch_fields(limits.logit_rows, spec.vocab_size)
+        entries |= {f"sample_{name}": fields[name] for name in ("classes", "counters")}
         if rows > MAX_ROWS:
             entries["normed"] = (rows, spec.hidden_size), self.dtype
         return entries

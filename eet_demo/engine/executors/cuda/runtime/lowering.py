@@ -8,7 +8,7 @@ from eet_demo.engine import program as p
 from eet_demo.engine.executors.cuda.arrays import DeviceArray
 from eet_demo.engine.executors.cuda.launchers.gemv import MAX_ROWS
 from eet_demo.engine.executors.cuda.launchers.norm_lm_head import Candidates, instance, norm_lm_head
-from eet_demo.engine.executors.cuda.launchers.sample import sample
+from eet_demo.engine.executors.cuda.launchers.sample import SampleScratch, sample
 from eet_demo.engine.executors.cuda.runtime.few_rows import FewRows
 from eet_demo.engine.executors.cuda.runtime.inputs import RowState, StepInputs
 from eet_demo.engine.executors.cuda.runtime.many_rows import ManyRows
@@ -67,7 +67,7 @@ class Lowering:
     def draw(self, logits: DeviceArray, best: Candidates | None, state: RowState, ring: DeviceArray) -> None:
         """One token for each row of `state`, which goes on by one, reported in `ring` (entries, rows, 2)."""
         sample(
-            self._queue, logits, state.settings, state.sample, ring, stop_ids=state.stop_ids,
+            self._queue, logits, state.settings, state.sample, ring, self._sample_scratch(), stop_ids=state.stop_ids,
             best_logits=best.best_logits if best else None, best_ids=best.best_ids if best else None,
         )  # fmt: skip
 
@@ -84,6 +84,13 @@ class Lowering:
         plan = instance(weight.rows, weight.columns, count, operands.dtype, weight.format, norm)[1]
         shape = (count, plan.blocks(self._queue))
         return Candidates(state["best_logits"].view(shape), state["best_ids"].view(shape))
+
+    def _sample_scratch(self) -> SampleScratch:
+        operands, op = self._operands, self._operands.program.ops[-1]
+        state, scratch = operands.arena.state, operands.scratch
+        return SampleScratch(
+            state["sample_classes"], state["sample_counters"], scratch(op, "firsts"), scratch(op, "survivors")
+        )
 
     def _seen(self, op: p.Op, array: DeviceArray) -> None:
         watch = self._watch
