@@ -13,7 +13,8 @@
 //
 // in:     q             (rows, num_heads, head_dim) T
 //         keys, values  (max_batch, num_kv_heads, max_context, head_dim) T; slots beyond a row's own are never read
-//         positions     (rows,) int32, a row's own slot, at least 0;  cache_rows  (rows,) int32
+//         positions     (rows,) int32, a row's own slot, at least 0;  cache_rows  (rows,) int32. Both were written at least two
+//                       launches ago: they are read before the wait
 //         slopes        (num_heads,) float32 (ALiBi), or null
 //         window        slots a row sees, itself included; 2^30 for all
 //         soft_cap      used with kSoftCap
@@ -26,21 +27,11 @@
 // source: Flash-Decoding (Dao et al., 2023) for the split; LeanAttention (arXiv 2405.10480), algorithm 2, for the stream-K partition;
 //         EET csrc/core/attention_dispatch.cu has one block a head, whatever the length
 
-#include "common.cuh"
-
-constexpr float kLowest = -3.0e38f;   // the running maximum of no slots: finite, so that differences are never NaN
-
-// How neighbouring lanes share a slot's head_dim values: 16-byte vectors, kSteps a lane.
-template <typename T, int kHeadDim> struct Lanes {
-    static constexpr int kVec = 16 / sizeof(T);
-    static constexpr int kVectors = kHeadDim / kVec;
-    static constexpr int kLanes = kVectors > 16 ? 32 : kVectors > 8 ? 16 : kVectors > 4 ? 8 : kVectors > 2 ? 4 : kVectors;
-    static constexpr int kSteps = (kVectors + kLanes - 1) / kLanes;
-};
+#include "attend.cuh"
 
 // What a block works on at one time: slots first .. last of a row and pair, piece `index` of `parts`.
 struct Piece {
-    int row, pair, first, last, index, parts;
+    int row, pair, position, cache_row, first, last, index, parts;
     int64_t record, record_rest;   // where piece 0 lies in partials; piece i > 0 lies at record_rest + i * record_step
     int record_step;
     __device__ __forceinline__ int64_t record_at(int i) const { return i ? record_rest + static_cast<int64_t>(i) * record_step : record; }
@@ -54,140 +45,58 @@ template <int kTile> struct Slots {
     __device__ int at(int tile) const { return min(begin + tile * kTile, end); }
 };
 
-// Multiplies what two disjoint sets of slots have summed by `keep` and `take` to bring both to one maximum.
-__device__ __forceinline__ void join(float& m, float& l, float other_m, float other_l, float& keep, float& take) {
-    const float top = fmaxf(m, other_m);
-    keep = exp2f(m - top);
-    take = exp2f(other_m - top);
-    m = top;
-    l = l * keep + other_l * take;
-}
-
-template <int kSteps, typename T, int kVec>
-__device__ __forceinline__ void load_slot(Vec<T, kVec> (&out)[kSteps], const T* slot, int lane, int lanes, int vectors, bool valid) {
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i) {
-        const int vector = i * lanes + lane;
-        if (valid && vector < vectors) {
-            out[i] = load_stream<kVec>(slot + vector * kVec);
-        } else {
-#pragma unroll
-            for (int j = 0; j < kVec; ++j) out[i].v[j] = from_float<T>(0.0f);
+// Joins what the parts of a row and pair left: a warp a head finds the maximum and the sum of all, then every output adds up its values,
+// with many loads under way.
+template <int kHeadDim, int kHeads, int kThreads, typename T>
+__device__ __forceinline__ void merge_parts(const Piece& piece, int heads, const float* partials, T* out) {
+    constexpr int kRecord = kHeads * (kHeadDim + 2), kWarps = kThreads / kWarp;
+    SMEM(float, whole_m, kHeads);
+    SMEM(float, whole_l, kHeads);
+    const auto record_of = [&](int part) { return partials + piece.record_at(part) * kRecord; };
+    for (int h = warp_id(); h < heads; h += kWarps) {
+        float m = kLowest, l = 0.0f, keep, take;
+        for (int part = lane_id(); part < piece.parts; part += kWarp) {
+            const float* maximum = record_of(part) + kHeads * kHeadDim + 2 * h;
+            join(m, l, load_fresh(maximum), load_fresh(maximum + 1), keep, take);
         }
+#pragma unroll
+        for (int offset = kWarp / 2; offset > 0; offset /= 2)
+            join(m, l, __shfl_xor_sync(kFullMask, m, offset), __shfl_xor_sync(kFullMask, l, offset), keep, take);
+        if (lane_id() == 0) whole_m[h] = m, whole_l[h] = l;
     }
-}
-
-// Online softmax over the piece, merged over the block: m, l and acc of head h in shared memory, one set a warp.
-template <typename T, int kHeadDim, int kHeads, bool kSoftCap, int kThreads>
-__device__ __forceinline__ void attend(
-    const T* q, const T* keys, const T* values, const float* slopes, int heads, int position, int first, int last, float scale,
-    float soft_cap, float (&block_m)[kThreads / kWarp * kHeads], float (&block_l)[kThreads / kWarp * kHeads],
-    float (&block_acc)[kThreads / kWarp * kHeads * kHeadDim]) {
-    using L = Lanes<T, kHeadDim>;
-    constexpr int kVec = L::kVec, kSteps = L::kSteps, kLanes = L::kLanes, kGroups = kThreads / kLanes;
-    constexpr int kUnroll = kHeads * kSteps * kVec <= 32 ? 4 : 2;   // slots in flight a lane: as many as registers allow
-    const int lane = threadIdx.x % kLanes, group = threadIdx.x / kLanes;
-
-    float query[kHeads][kSteps * kVec], slope[kHeads], m[kHeads], l[kHeads], acc[kHeads][kSteps * kVec];
-#pragma unroll
-    for (int h = 0; h < kHeads; ++h) {
-        Vec<T, kVec> raw[kSteps];
-        load_slot<kSteps>(raw, q + h * kHeadDim, lane, kLanes, L::kVectors, h < heads);
-        slope[h] = slopes && h < heads ? slopes[h] : 0.0f;
-        m[h] = kLowest;
-        l[h] = 0.0f;
-#pragma unroll
-        for (int i = 0; i < kSteps * kVec; ++i) {
-            query[h][i] = scale * to_float(raw[i / kVec].v[i % kVec]);
-            acc[h][i] = 0.0f;
+    __syncthreads();
+    for (int i = threadIdx.x; i < heads * kHeadDim; i += kThreads) {
+        const int h = i / kHeadDim;
+        const float m = whole_m[h];
+        float acc = 0.0f;
+#pragma unroll 8
+        for (int part = 0; part < piece.parts; ++part) {
+            const float* record = record_of(part);
+            acc = fmaf(exp2f(load_fresh(record + kHeads * kHeadDim + 2 * h) - m), load_fresh(record + i), acc);
         }
+        out[i] = from_float<T>(acc / whole_l[h]);
     }
-
-    for (int base = first; base < last; base += kGroups * kUnroll) {
-        Vec<T, kVec> k[kUnroll][kSteps], v[kUnroll][kSteps];
-#pragma unroll
-        for (int u = 0; u < kUnroll; ++u) {
-            const int slot = base + u * kGroups + group;
-            load_slot<kSteps>(k[u], keys + static_cast<int64_t>(slot) * kHeadDim, lane, kLanes, L::kVectors, slot < last);
-            load_slot<kSteps>(v[u], values + static_cast<int64_t>(slot) * kHeadDim, lane, kLanes, L::kVectors, slot < last);
-        }
-        float score[kUnroll][kHeads];
-#pragma unroll
-        for (int u = 0; u < kUnroll; ++u) {
-            const int slot = base + u * kGroups + group;
-#pragma unroll
-            for (int h = 0; h < kHeads; ++h) {
-                float sum = 0.0f;
-#pragma unroll
-                for (int i = 0; i < kSteps * kVec; ++i) sum = fmaf(query[h][i], to_float(k[u][i / kVec].v[i % kVec]), sum);
-                sum = warp_sum<kLanes>(sum);
-                if constexpr (kSoftCap) sum = soft_cap * tanhf(sum / soft_cap);
-                score[u][h] = slot < last ? (sum - slope[h] * static_cast<float>(position - slot)) * kLog2E : kLowest;
-            }
-        }
-#pragma unroll
-        for (int h = 0; h < kHeads; ++h) {
-            float top = m[h];
-#pragma unroll
-            for (int u = 0; u < kUnroll; ++u) top = fmaxf(top, score[u][h]);
-            const float keep = exp2f(m[h] - top);
-            m[h] = top;
-            l[h] *= keep;
-#pragma unroll
-            for (int i = 0; i < kSteps * kVec; ++i) acc[h][i] *= keep;
-#pragma unroll
-            for (int u = 0; u < kUnroll; ++u) {
-                const float weight = base + u * kGroups + group < last ? exp2f(score[u][h] - top) : 0.0f;
-                l[h] += weight;
-#pragma unroll
-                for (int i = 0; i < kSteps * kVec; ++i)
-                    acc[h][i] = fmaf(weight, to_float(v[u][i / kVec].v[i % kVec]), acc[h][i]);
-            }
-        }
-    }
-
-#pragma unroll
-    for (int h = 0; h < kHeads; ++h) {
-#pragma unroll
-        for (int offset = kLanes; offset < kWarp; offset *= 2) {
-            float keep, take;
-            join(m[h], l[h], __shfl_xor_sync(kFullMask, m[h], offset), __shfl_xor_sync(kFullMask, l[h], offset), keep, take);
-#pragma unroll
-            for (int i = 0; i < kSteps * kVec; ++i)
-                acc[h][i] = acc[h][i] * keep + __shfl_xor_sync(kFullMask, acc[h][i], offset) * take;
-        }
-        const int at = warp_id() * kHeads + h;
-        if (lane_id() == 0) {
-            block_m[at] = m[h];
-            block_l[at] = l[h];
-        }
-#pragma unroll
-        for (int i = 0; i < kSteps * kVec; ++i) {
-            const int d = (i / kVec * kLanes + lane) * kVec + i % kVec;
-            if (lane_id() < kLanes && d < kHeadDim) block_acc[at * kHeadDim + d] = acc[h][i];
-        }
-    }
+    __syncthreads();   // whole_m and whole_l are free for the next piece
 }
 
 // One piece from slots to `out`, or to `partials` and, for the last of its row and pair to arrive, to `out`.
 template <typename T, int kHeadDim, int kHeads, bool kSoftCap, int kThreads>
 __device__ __forceinline__ void run_piece(
-    const Piece& piece, const T* q, const T* keys, const T* values, const int32_t* positions, const int32_t* cache_rows,
-    const float* slopes, T* out, float* partials, uint32_t* counters, int num_heads, int num_kv_heads, int64_t max_context, float scale,
+    const Piece& piece, const T* q, const T* keys, const T* values, const float* slopes, T* out, float* partials, uint32_t* counters, int num_heads, int num_kv_heads, int64_t max_context, float scale,
     float soft_cap) {
-    constexpr int kWarps = kThreads / kWarp, kRecord = kHeads * (kHeadDim + 2);
-    SMEM(float, block_m, kWarps * kHeads);
-    SMEM(float, block_l, kWarps * kHeads);
-    SMEM(float, block_acc, kWarps * kHeads * kHeadDim);
+    constexpr int kSets = kResultSets<T, kHeadDim, kHeads, kThreads>, kRecord = kHeads * (kHeadDim + 2);
+    SMEM(float, block_m, kSets * kHeads);
+    SMEM(float, block_l, kSets * kHeads);
+    SMEM(float, block_acc, kSets * kHeads * kHeadDim);
     const int group = num_heads / num_kv_heads, head_tiles = (group + kHeads - 1) / kHeads;
     const int kv_head = piece.pair / head_tiles, in_group = piece.pair % head_tiles * kHeads;
     const int head = kv_head * group + in_group, heads = min(kHeads, group - in_group);
     const int64_t query_at = (static_cast<int64_t>(piece.row) * num_heads + head) * kHeadDim;
-    const int64_t cache_at = (static_cast<int64_t>(cache_rows[piece.row]) * num_kv_heads + kv_head) * max_context * kHeadDim;
+    const int64_t cache_at = (static_cast<int64_t>(piece.cache_row) * num_kv_heads + kv_head) * max_context * kHeadDim;
 
     attend<T, kHeadDim, kHeads, kSoftCap, kThreads>(
-        q + query_at, keys + cache_at, values + cache_at, slopes ? slopes + head : nullptr, heads, positions[piece.row], piece.first,
-        piece.last, scale, soft_cap, block_m, block_l, block_acc);
+        q + query_at, keys + cache_at, values + cache_at, slopes ? slopes + head : nullptr, heads, piece.position, piece.first, piece.last,
+        scale, soft_cap, block_m, block_l, block_acc);
     __syncthreads();
 
     float* record = partials + piece.record_at(piece.index) * kRecord;
@@ -195,7 +104,7 @@ __device__ __forceinline__ void run_piece(
         const int h = i / kHeadDim, d = i % kHeadDim;
         float m = kLowest, l = 0.0f, acc = 0.0f;
 #pragma unroll
-        for (int w = 0; w < kWarps; ++w) {
+        for (int w = 0; w < kSets; ++w) {
             float keep, take;
             join(m, l, block_m[w * kHeads + h], block_l[w * kHeads + h], keep, take);
             acc = acc * keep + block_acc[(w * kHeads + h) * kHeadDim + d] * take;
@@ -216,18 +125,7 @@ __device__ __forceinline__ void run_piece(
     }
     const int pairs = num_kv_heads * head_tiles;
     if (!is_last_block(counters + static_cast<int64_t>(piece.row) * pairs + piece.pair, piece.parts)) return;
-    for (int i = threadIdx.x; i < heads * kHeadDim; i += kThreads) {
-        const int h = i / kHeadDim;
-        float m = kLowest, l = 0.0f, acc = 0.0f;
-#pragma unroll 4
-        for (int part = 0; part < piece.parts; ++part) {
-            const float* other = partials + piece.record_at(part) * kRecord;
-            float keep, take;
-            join(m, l, other[kHeads * kHeadDim + 2 * h], other[kHeads * kHeadDim + 2 * h + 1], keep, take);
-            acc = acc * keep + other[i] * take;
-        }
-        out[query_at + i] = from_float<T>(acc / l);
-    }
+    merge_parts<kHeadDim, kHeads, kThreads>(piece, heads, partials, out + query_at);
 }
 
 // One resident block is all that is asked for: left to itself, ptxas spills a few bytes to fit a third or fourth.
@@ -237,32 +135,35 @@ __global__ __launch_bounds__(kThreads, 1) void attention_decode(
     const int32_t* cache_rows, const float* __restrict__ slopes, T* __restrict__ out, float* partials, uint32_t* counters,
     int32_t rows, int32_t num_heads, int32_t num_kv_heads, int64_t max_context, int32_t window, float scale, float soft_cap) {
     static_assert(kHeadDim % 8 == 0 && kHeadDim <= 256, "head_dim is a multiple of 8 up to 256");
-    const int64_t block = blockIdx.x;
-    pdl_wait();
-    pdl_trigger();
     if constexpr (!kStream) {
-        const int row = blockIdx.z, pair = blockIdx.y;
-        const Slots<kTile> slots(positions[row], window);
-        const int64_t tiles = slots.tiles(), parts = min(tiles, static_cast<int64_t>(gridDim.x));
-        if (block >= parts) return;
+        const int row = blockIdx.z, pair = blockIdx.y, block = blockIdx.x;
+        const int position = load_early(positions + row), cache_row = load_early(cache_rows + row);
+        const Slots<kTile> slots(position, window);
+        const int tiles = slots.tiles(), parts = min(tiles, static_cast<int>(gridDim.x));   // tiles times blocks are far below 2^31
         const int64_t record = (static_cast<int64_t>(row) * gridDim.y + pair) * gridDim.x;
-        const int first = slots.at(static_cast<int>(tiles * block / parts)), last = slots.at(static_cast<int>(tiles * (block + 1) / parts));
-        const Piece piece = {row, pair, first, last, static_cast<int>(block), static_cast<int>(parts), record, record, 1};
+        const Piece piece = {row, pair, position, cache_row, slots.at(tiles * block / parts), slots.at(tiles * (block + 1) / parts),
+                             block, parts, record, record, 1};
+        pdl_wait();
+        pdl_trigger();
+        if (block >= parts) return;
         run_piece<T, kHeadDim, kHeads, kSoftCap, kThreads>(
-            piece, q, keys, values, positions, cache_rows, slopes, out, partials, counters, num_heads, num_kv_heads, max_context, scale,
-            soft_cap);
+            piece, q, keys, values, slopes, out, partials, counters, num_heads, num_kv_heads, max_context, scale, soft_cap);
     } else {
+        const int64_t block = blockIdx.x;
         // The list of tiles goes row by row, in a row pair by pair. Block b of n takes tiles total * b / n .. total * (b + 1) / n.
         const int group = num_heads / num_kv_heads, pairs = num_kv_heads * ((group + kHeads - 1) / kHeads);
         int64_t total = 0;
-        for (int row = 0; row < rows; ++row) total += static_cast<int64_t>(Slots<kTile>(positions[row], window).tiles()) * pairs;
+        for (int row = 0; row < rows; ++row) total += static_cast<int64_t>(Slots<kTile>(load_early(positions + row), window).tiles()) * pairs;
         const int64_t blocks = min(total, static_cast<int64_t>(gridDim.x));
+        pdl_wait();
+        pdl_trigger();
         if (block >= blocks) return;
         int64_t at = total * block / blocks;
         const int64_t stop = total * (block + 1) / blocks;
         int64_t row_start = 0;
         for (int row = 0; row < rows && at < stop; ++row) {
-            const Slots<kTile> slots(positions[row], window);
+            const int position = load_early(positions + row), cache_row = load_early(cache_rows + row);
+            const Slots<kTile> slots(position, window);
             const int64_t tiles = slots.tiles(), row_stop = row_start + tiles * pairs;
             while (at < min(stop, row_stop)) {
                 const int pair = static_cast<int>((at - row_start) / tiles);
@@ -270,12 +171,11 @@ __global__ __launch_bounds__(kThreads, 1) void attention_decode(
                 // The largest b with total * b / blocks <= t, rounded down, is the block that has tile t.
                 const int64_t first_block = ((start + 1) * blocks - 1) / total, last_block = ((start + tiles) * blocks - 1) / total;
                 // A block leaves at most two partial pieces: one that another block began (record 2 b) and one that it begins (2 b + 1).
-                const Piece piece = {row, pair, slots.at(static_cast<int>(at - start)), slots.at(static_cast<int>(end - start)),
+                const Piece piece = {row, pair, position, cache_row, slots.at(static_cast<int>(at - start)), slots.at(static_cast<int>(end - start)),
                                      static_cast<int>(block - first_block), static_cast<int>(last_block - first_block + 1),
                                      2 * first_block + 1, 2 * first_block, 2};
                 run_piece<T, kHeadDim, kHeads, kSoftCap, kThreads>(
-                    piece, q, keys, values, positions, cache_rows, slopes, out, partials, counters, num_heads, num_kv_heads, max_context,
-                    scale, soft_cap);
+                    piece, q, keys, values, slopes, out, partials, counters, num_heads, num_kv_heads, max_context, scale, soft_cap);
                 at = end;
             }
             row_start = row_stop;

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("eet_demo", "kernels", "tests/kernels", "tests/__init__.py", "pyproject.toml")
+COPIED = ("eet_demo", "kernels", "tools", "tests/kernels", "tests/__init__.py", "pyproject.toml")
 TIMEOUT_S = 240
 """A fault may make a kernel run for ever: that counts as caught."""
 

@@ -11,8 +11,6 @@ MUTATIONS = (
     ("max(0, position - window + 1)", "max(0, position - window)", _TEST + "options"),
     ("max(0, position - window + 1)", "max(0, position - window + 2)", _TEST + "options"),
     ("(end - begin + kTile - 1) / kTile", "(end - begin) / kTile", _TEST + "every_shape"),
-    ("if (valid && vector < vectors)", "if (valid && vector <= vectors)", _TEST + "every_shape"),
-    ("lane_id() < kLanes && d < kHeadDim", "lane_id() < kLanes", _TEST + "every_shape"),
     # strides and offsets
     (
         "* num_kv_heads + kv_head) * max_context * kHeadDim",
@@ -24,32 +22,16 @@ MUTATIONS = (
         "* num_heads + kv_head) * max_context * kHeadDim",
         _TEST + "batches",
     ),
-    ("static_cast<int64_t>(cache_rows[piece.row])", "static_cast<int64_t>(cache_rows[0])", _TEST + "batches"),
+    ("static_cast<int64_t>(piece.cache_row)", "static_cast<int64_t>(piece.row)", _TEST + "batches"),
     ("const int64_t cache_at", "const int cache_at", _TEST + "offsets_are_64_bits_wide"),
     ("head = kv_head * group + in_group,", "head = kv_head * group,", _TEST + "every_shape"),
     ("min(kHeads, group - in_group)", "kHeads", _TEST + "every_shape"),
     # the softmax
-    ("l[h] *= keep;", "", _TEST + "options"),
-    ("acc[h][i] *= keep;", "", _TEST + "options"),
-    ("l = l * keep + other_l * take;", "l = l * keep + other_l;", _TEST + "options"),
-    ("query[h][i] = scale *", "query[h][i] = (scale > 0.0f ? 1.0f : scale) *", _TEST + "every_shape"),
-    ("static_cast<float>(position - slot)", "static_cast<float>(position - slot + slot % 2)", _TEST + "options"),
     ("slopes ? slopes + head : nullptr", "slopes + piece.pair", _TEST + "options"),
-    ("sum = soft_cap * tanhf(sum / soft_cap);", "sum = tanhf(sum / soft_cap);", _TEST + "options"),
-    (
-        "acc[h][i] = fmaf(weight, to_float(v[u][i / kVec].v[i % kVec]), acc[h][i]);",
-        "acc[h][i] = to_float(from_float<T>(fmaf(weight, to_float(v[u][i / kVec].v[i % kVec]), acc[h][i])));",
-        _TEST + "accumulates_long_rows_in_float32",
-    ),
     # pieces and their merge
-    ("for (int w = 0; w < kWarps; ++w) {", "for (int w = 0; w < kWarps - 1; ++w) {", _TEST + "batches"),
+    ("for (int w = 0; w < kSets; ++w) {", "for (int w = 0; w < kSets - 1; ++w) {", _TEST + "batches"),
     ("part < piece.parts; ++part", "part < piece.parts - 1; ++part", _TEST + "any_number_of_blocks"),
-    (
-        "for (int offset = kLanes; offset < kWarp; offset *= 2)",
-        "for (int offset = kLanes; offset < kWarp / 2; offset *= 2)",
-        _TEST + "batches",
-    ),
-    ("(block + 1) / parts));", "(block + 1) / (parts + 1)));", _TEST + "any_number_of_blocks"),
+    ("(block + 1) / parts),", "(block + 1) / (parts + 1)),", _TEST + "any_number_of_blocks"),
     ("* gridDim.y + pair) * gridDim.x;", "* gridDim.y + pair) * parts;", _TEST + "is_clean_in_every_mode"),
     (
         "(piece.row) * pairs + piece.pair, piece.parts)",
@@ -72,4 +54,14 @@ MUTATIONS = (
     ),
     ("__syncthreads();   // block_acc is free for the next piece", "", _TEST + "is_clean_in_every_mode"),
     ("piece.pair, piece.parts)) return;", "piece.pair, piece.parts - 1)) return;", _TEST + "is_clean_in_every_mode"),
+    # the merge: a part is left out, or its maximum
+    ("part += kWarp)", "part += 2 * kWarp)", _TEST + "merges_more_parts_than_a_warp"),
+    ("exp2f(load_fresh(record + kHeads * kHeadDim + 2 * h) - m)", "1.0f", _TEST + "any_number_of_blocks"),
+    ("__syncthreads();   // whole_m and whole_l are free for the next piece", "", _TEST + "is_clean_in_every_mode"),
+    # values are all asked for when the first is used
+    (
+        "        pdl_wait();\n        pdl_trigger();\n        if (block >= parts) return;",
+        "        if (block >= parts) return;\n        pdl_wait();\n        pdl_trigger();",
+        _TEST + "is_clean_in_every_mode",
+    ),
 )

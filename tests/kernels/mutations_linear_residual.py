@@ -1,6 +1,7 @@
 """Faults planted in kernels/cuda/linear_residual.cu, each with a test that must fail."""
 
 FORMATS = "tests/kernels/test_linear_residual.py::test_linear_residual_reads_every_format"
+GROUPS = "tests/kernels/test_linear_residual.py::test_linear_residual_gives_a_block_more_rows_where_there_are_many"
 TILES = "tests/kernels/test_linear_residual.py::test_linear_residual_walks_through_tiles"
 CLEAN = "tests/kernels/test_linear_residual.py::test_linear_residual_is_clean_in_every_mode"
 
@@ -14,11 +15,11 @@ MUTATIONS = (
     # the residual is overwritten
     ("residual[at] = old[j] + value;", "residual[at] = value;", FORMATS),
     # the residual of the first tile is added to all
-    ("load_residual, [&]", "[](int) {}, [&]", TILES),
+    ("load_residual, [&]", "[&](int) { load_residual(gemv.first); }, [&]", TILES),
     # one feature too many
     ("end = min(n, gemv.last)", "end = min(n + 1, gemv.last)", FORMATS),
     # rows of the next block's share are finished too
-    ("end = min(n, gemv.last)", "end = n", TILES),
+    ("end = min(n, gemv.last)", "end = n", GROUPS),
     # the stride of another matrix
     ("const int64_t at = static_cast<int64_t>(b) * n + row;",
      "const int64_t at = static_cast<int64_t>(b) * k + row;", FORMATS),

@@ -197,6 +197,31 @@ def test_attention_decode_options(name: str, partition: Partition, dtype: DType)
     check("plain", replace(Case(partition=partition), **OPTIONS[name]), dtype)
 
 
+TILE_SHAPES = [(4, 1, 64), (7, 1, 128), (12, 1, 32), (5, 1, 8), (16, 2, 72), (11, 1, 248), (8, 1, 256), (5, 1, 136)]
+"""Groups that tensor cores multiply; the last three take two warps a team, and most pad a head to whole tiles."""
+
+
+@pytest.mark.parametrize("options", [{}, {"soft_cap": 2.0, "alibi": True, "window": 70, "sharp": 4.0}], ids=["", "all"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("shape", TILE_SHAPES, ids=str)
+def test_attention_decode_on_tensor_cores(shape: tuple[int, int, int], dtype: DType, options: dict[str, Any]) -> None:
+    partition: Partition = "stream" if TILE_SHAPES.index(shape) % 2 else "split"
+    check("shuffled", Case(*shape, partition=partition, blocks=5, **options), dtype)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 64), (4, 1, 64), (8, 1, 136)], ids=str)
+@pytest.mark.parametrize("partition", ["split", "stream"])
+def test_attention_decode_merges_more_parts_than_a_warp(shape: tuple[int, int, int], partition: Partition) -> None:
+    check("plain", Case(*shape, lengths=(200, 7), partition=partition, blocks=45, tile=4), "float16")
+
+
+@pytest.mark.parametrize("mode", ALL_MODES)
+@pytest.mark.parametrize("shape", [(4, 1, 64), (5, 1, 136)], ids=str)
+def test_attention_decode_on_tensor_cores_is_clean(mode: str, shape: tuple[int, int, int]) -> None:
+    check(mode, Case(*shape, lengths=(1, 200, 65), blocks=3), "float16")
+    check(mode, Case(*shape, lengths=(150, 9), partition="stream", blocks=2), "bfloat16")
+
+
 @pytest.mark.parametrize("mode", ALL_MODES)
 @pytest.mark.parametrize("partition", ["split", "stream"])
 def test_attention_decode_is_clean_in_every_mode(mode: str, partition: Partition) -> None:
@@ -248,6 +273,6 @@ def test_attention_decode_names_what_it_lacks() -> None:
 
 
 def test_splits_cover_the_processors_but_keep_tiles_whole() -> None:
-    assert choose_splits(1, 3, 8192, 132) == 88
+    assert choose_splits(1, 3, 8192, 132) == 32
     assert choose_splits(1, 3, 256, 132) == 4
     assert choose_splits(16, 32, 8192, 132) == 1

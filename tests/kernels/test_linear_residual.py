@@ -95,6 +95,9 @@ def test_linear_residual_gives_a_block_more_rows_where_there_are_many(rows: int,
     assert plan_gemv(n, 64, rows, "float16", "dense").groups == groups
     actual, expected, _ = run("plain", rows, n, 64, "float16")
     assert_float32_close(actual, expected, f"rows={rows} n={n}")
+    for mode in ("plain", "reversed"):  # a block that wrote past its share would undo, or be undone
+        actual, expected, by_torch = run(mode, rows, n, 64, "float16", bias=False, product=True, scale=1.0)
+        assert_as_close_as_torch(actual, expected, by_torch, f"{mode} rows={rows} n={n}")
 
 
 @pytest.mark.parametrize("rows", [3, 16])
@@ -106,7 +109,14 @@ def test_linear_residual_stores_a_product_that_a_norm_follows(dtype: DType, rows
 
 @pytest.mark.parametrize("mode", ALL_MODES)
 @pytest.mark.parametrize(
-    ("rows", "dtype", "weights"), [(3, "float16", "q4_1"), (2, "float32", "dense"), (16, "bfloat16", "q8_0")]
+    ("rows", "dtype", "weights"),
+    [
+        (3, "float16", "q4_1"),
+        (2, "float16", "q4_1"),
+        (1, "bfloat16", "q8_0"),
+        (2, "float32", "dense"),
+        (16, "bfloat16", "q8_0"),
+    ],
 )
 def test_linear_residual_is_clean_in_every_mode(mode: str, rows: int, dtype: DType, weights: WeightFormat) -> None:
     actual, expected, by_torch = run(mode, rows, 18, 1600, dtype, weights)

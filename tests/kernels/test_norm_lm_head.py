@@ -168,6 +168,15 @@ def test_norm_lm_head_walks_through_tiles(mode: str, rows: int) -> None:
     assert_candidates(result, f"{mode} rows={rows}")
 
 
+@pytest.mark.parametrize("mode", ["plain", "reversed"])
+def test_norm_lm_head_keeps_to_its_share(mode: str) -> None:
+    """Tiles of two groups, of which a share's last tile may hold one: the other is the next block's."""
+    result = run(mode, 1, 1100, 64, "float16")
+    assert result.plan.groups == 2
+    assert_as_close_as_torch(result.logits, result.expected, result.by_torch, mode)
+    assert_candidates(result, mode)
+
+
 def test_norm_lm_head_refuses_what_it_lacks() -> None:
     with pytest.raises(UnsupportedError, match="multiple of 8"):
         run("plain", 1, 16, 111, "float32")

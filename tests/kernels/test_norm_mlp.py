@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from eet_demo.engine.executors.cuda.arrays import DType
+from eet_demo.engine.executors.cuda.launchers.gemv import plan_gemv
 from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
 from eet_demo.engine.executors.cuda.launchers.norm_mlp import norm_mlp
 from eet_demo.engine.executors.cuda.launchers.norms import NormKind
@@ -117,6 +118,14 @@ def test_norm_mlp_is_the_same_bits_in_every_order() -> None:
     first, *others = (run(mode, 3, 20, 576, "float32", kind="layer")[0] for mode in PLAIN_MODES)
     for other in others:
         assert_equal(other, first, "order")
+
+
+@pytest.mark.parametrize("mode", ["plain", "reversed"])
+def test_norm_mlp_keeps_to_its_share(mode: str) -> None:
+    """Tiles of two groups, of which a share's last tile may hold one: the other is the next block's."""
+    assert plan_gemv(1100, 64, 1, "float16", "dense").groups == 2
+    actual, expected, by_torch = run(mode, 1, 1100, 64, "float16", kind="layer", gated=False)
+    assert_as_close_as_torch(actual, expected, by_torch, mode)
 
 
 def test_norm_mlp_refuses_what_it_lacks() -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 from eet_demo.engine.dtypes import DTYPE_BYTES
 from eet_demo.engine.executors.cuda.compile.cubins import Cubin
 from eet_demo.engine.executors.cuda.compile.launch import Instance
+from eet_demo.engine.executors.cuda.launchers.attention_decode import TILE_HEADS
 from eet_demo.engine.executors.cuda.launchers.matrices import FORMAT_CODE
 from eet_demo.engine.executors.cuda.launchers.norms import NORM_CODE
 from tools.gates import gates
 from tools.gates.sass import Function, disassemble
 
+FIRST_COPYING = 80
 FIRST_OVERLAPPING = 90
 """sm_90 is the first architecture whose launches overlap."""
 
@@ -26,8 +28,9 @@ EARLY = {
     "norm_mlp": ("norm_weight", "bias"),
     "norm_lm_head": ("norm_weight", "bias"),
     "linear_residual": ("bias",),
+    "attention_decode": ("positions", "cache_rows"),
 }
-"""What a projection asks for before it waits, beside its weights."""
+"""What a kernel asks for before it waits, beside weights."""
 
 
 def check(function: Function, instance: Instance, arch: str) -> list[str]:
@@ -37,14 +40,24 @@ def check(function: Function, instance: Instance, arch: str) -> list[str]:
     found = gates.declared(known) + gates.no_retries(function)
     if overlaps:
         found += gates.order(function, arch, known, streamed_before_wait(instance))
+    if overlaps and stem in EARLY:
+        found += gates.early_constants(function, arch, known, early_names(instance))
+    if stem == "attention_decode":
+        found += attention_rules(function, instance, arch)
     if stem in gates.PROJECTIONS:
-        if overlaps:
-            found += gates.early_constants(function, arch, known, early_names(instance))
         found += gates.epilogue(function, arch, known)
         found += gates.loads_first(function) + gates.under_way(function)
         if arch == JUDGED_ARCH and rows_of(instance) <= FEW:
             found += gates.issue(function, most_instructions(instance))
     return found
+
+
+def attention_rules(function: Function, instance: Instance, arch: str) -> list[str]:
+    """Keys and values of the next slots are under way: loaded by lanes, or copied where tensor cores multiply."""
+    dtype, _, heads = instance.arguments[:3]
+    if dtype == "float32" or not isinstance(heads, int) or heads < TILE_HEADS:
+        return gates.loads_first(function) + (gates.under_way(function) if arch == JUDGED_ARCH else [])
+    return gates.copies_ahead(function) if int(arch.removeprefix("sm_")) >= FIRST_COPYING else []
 
 
 def check_all(cubins: Iterable[tuple[Instance, Cubin]]) -> list[str]:
@@ -91,5 +104,7 @@ def rows_of(instance: Instance) -> int:
 
 def early_names(instance: Instance) -> tuple[str, ...]:
     """Of EARLY, what the instance has."""
-    normed = instance.stem == "linear_residual" or instance.arguments[5] != NORM_CODE["none"]
-    return tuple(name for name in EARLY[instance.stem] if normed or name != "norm_weight")
+    normed = instance.stem not in ("norm_qkv", "norm_mlp", "norm_lm_head") or instance.arguments[5] != NORM_CODE["none"]
+    streams = instance.stem == "attention_decode" and instance.arguments[4]  # its rows come out as it goes
+    missing = {"norm_weight": not normed, "cache_rows": streams}
+    return tuple(name for name in EARLY[instance.stem] if not missing.get(name))

@@ -166,6 +166,17 @@ def under_way(function: Function) -> list[str]:
     return [f"{idle} of {len(arithmetic)} arithmetic instructions of the loop stand before its last streamed load"]
 
 
+def copies_ahead(function: Function) -> list[str]:
+    """In the innermost loop with asynchronous copies, the wait lets the newest group of them be under way."""
+    loops = (loop for loop in function.loops() if any(function.code[i].name == "LDGSTS" for i in loop))
+    loop = next(loops, None)
+    if loop is None:
+        return ["there is no loop of asynchronous copies"]
+    waits = [function.code[i] for i in loop if function.code[i].name == "DEPBAR"]
+    late = [wait.text for wait in waits if int(wait.operands.split(",")[1], 16) < 1]
+    return [f"{text} waits for every copy" for text in late] or ([] if waits else ["no copy is waited for"])
+
+
 def no_retries(function: Function) -> list[str]:
     """No compare-and-swap: an atomic operation of hardware does not try again."""
     return [

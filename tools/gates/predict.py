@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eet_demo.engine.executors.cuda.launchers.attention_decode import TILE
+from eet_demo.engine.dtypes import DTYPE_BYTES
+from eet_demo.engine.executors.cuda.launchers.attention_decode import TILE, TILE_HEADS
 from eet_demo.sizes import ceil_div
 from tools.gates.gates import PROJECTIONS
 from tools.gates.gpus import Gpu
@@ -37,6 +38,8 @@ ISSUE = 2.5
 """Instructions a cycle and multiprocessor."""
 LANE_BYTES = 64
 """That a lane of a projection has under way."""
+TILE_SLOTS = 16
+"""`kSlots` of attend_tiles (attend.cuh)."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,30 @@ def predict(launched: Launched, length: int, gpu: Gpu, instructions_a_byte: floa
 
 
 def in_flight_bytes(launched: Launched, resident: int, gpu: Gpu) -> float:
-    """Bytes of weights that a multiprocessor has asked for at any time, and 0 for kernels that stream none."""
-    if launched.instance.stem not in PROJECTIONS:
-        return 0.0
-    return min(resident, launched.blocks / gpu.processors) * launched.config.threads * LANE_BYTES
+    """Bytes of weights or cache that a multiprocessor has asked for at any time, and 0 for kernels that stream none."""
+    return min(resident, launched.blocks / gpu.processors) * _block_in_flight(launched)
+
+
+def _block_in_flight(launched: Launched) -> int:
+    """Of a block: what its lanes, or its stages in shared memory, have under way."""
+    stem, arguments, threads = launched.instance.stem, launched.instance.arguments, launched.config.threads
+    if stem in PROJECTIONS:
+        return threads * LANE_BYTES
+    if stem != "attention_decode":
+        return 0
+    dtype, head_dim, heads = arguments[:3]
+    assert isinstance(dtype, str)
+    assert isinstance(head_dim, int)
+    assert isinstance(heads, int)
+    if dtype != "float32" and heads >= TILE_HEADS:
+        teams = threads // 32 // (2 if head_dim > 128 else 1)
+        return teams * 2 * TILE_SLOTS * head_dim * DTYPE_BYTES[dtype]
+    values = 16 // DTYPE_BYTES[dtype]
+    vectors = ceil_div(head_dim, values)
+    lanes = next(n for n in (2, 4, 8, 16, 32) if vectors <= n or n == 32)
+    steps = ceil_div(vectors, lanes)
+    slots = 4 if heads * steps * values <= 32 else 2
+    return threads * slots * steps * 2 * 16
 
 
 def _projection(launched: Launched, gpu: Gpu, instructions_a_byte: float) -> Prediction:
@@ -91,7 +114,8 @@ def _attention(launched: Launched, length: int, gpu: Gpu) -> Prediction:
     parts = min(launched.config.grid[0], ceil_div(length, TILE))
     merge = TICKET_US + 2 * CACHE_US + BLOCK_US + END_US if parts > 1 else 0.0
     chain = HANDOVER_US + MEMORY_US + 2 * BLOCK_US + END_US + merge
-    return Prediction(chain + streamed / _bytes_a_us(gpu), streamed)
+    rate = min(_bytes_a_us(gpu), launched.blocks * _block_in_flight(launched) / MEMORY_US)
+    return Prediction(chain + streamed / rate, streamed)
 
 
 def _bytes_a_us(gpu: Gpu) -> float:

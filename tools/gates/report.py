@@ -24,6 +24,9 @@ ENOUGH_IN_FLIGHT = 32 * 1024
 """Bytes a multiprocessor must have asked for to keep 3.0 TB/s coming: 16 KB by Little's law, and as much again for the
 latency of a memory that is busy."""
 
+ENOUGH_OF_CACHE = 24 * 1024
+"""The same for decode attention, whose blocks wait for each other at the end."""
+
 STEADY = 2 * ENOUGH_IN_FLIGHT
 """Bytes that a multiprocessor streams in a launch from which on it has a steady state; with less, latencies decide."""
 
@@ -46,7 +49,7 @@ class Row:
     waves: float
     in_flight_bytes: float
     share_bytes: float
-    """Of the weights, a multiprocessor: what there is to have under way."""
+    """Of weights or cache, a multiprocessor: what there is to have under way."""
     instructions_a_byte: float | None
     us: float
 
@@ -55,10 +58,11 @@ class Row:
         found = []
         if 1 < self.waves < 4:
             found.append(f"{self.blocks} blocks are {self.waves:.2f} waves: at most 1, or at least 4")
-        if self.share_bytes >= STEADY and self.in_flight_bytes < ENOUGH_IN_FLIGHT:
+        enough = ENOUGH_OF_CACHE if self.expression.startswith("attention_decode") else ENOUGH_IN_FLIGHT
+        if self.share_bytes >= STEADY and self.in_flight_bytes < enough:
             found.append(
                 f"{self.in_flight_bytes:,.0f} bytes under way a multiprocessor of the {self.share_bytes:,.0f} that it "
-                f"streams; {ENOUGH_IN_FLIGHT:,} keep the memory busy"
+                f"streams; {enough:,} keep the memory busy"
             )
         return found
 
@@ -78,10 +82,11 @@ def _row(launched: Launched, count: int, length: int, gpu: Gpu, find: Find) -> R
     at_once = resident(cubin.usage, config.threads, config.shared_bytes, gpu.capability)
     streams = launched.instance.stem in gates.PROJECTIONS
     issued = gates.instructions_a_byte(listing(cubin)) if streams else None
+    predicted = predict(launched, length, gpu, issued)
     return Row(
         launched.instance.expression, count, cubin.usage.registers, launched.blocks, at_once,
         launched.blocks / (gpu.processors * at_once), in_flight_bytes(launched, at_once, gpu),
-        launched.weight_bytes / gpu.processors, issued, predict(launched, length, gpu, issued).us,
+        predicted.streamed_bytes / gpu.processors, issued, predicted.us,
     )  # fmt: skip
 
 

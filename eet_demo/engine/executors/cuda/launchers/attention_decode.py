@@ -18,6 +18,10 @@ from eet_demo.errors import UnsupportedError
 from eet_demo.sizes import ceil_div
 
 THREADS = 128
+TILE_HEADS = 4
+"""`kTileHeads` of attend.cuh."""
+MAX_SPLITS = 32
+"""Blocks of a row and pair: more would wait longer for each other than they save."""
 TILE = 64
 """Slots: the least that is worth a block of its own."""
 MAX_HEADS = 8
@@ -56,13 +60,20 @@ def choose_splits(rows: int, pairs: int, max_length: int, num_processors: int) -
 
     `max_length` is a bucket, not a length: a captured graph keeps its grid while lengths grow up to it.
     """
-    return max(1, min(ceil_div(2 * num_processors, rows * pairs), ceil_div(max_length, TILE)))
+    return max(1, min(ceil_div(2 * num_processors, rows * pairs), ceil_div(max_length, TILE), MAX_SPLITS))
 
 
 def partials_size(partition: Partition, blocks: int, rows: int, tiling: HeadTiling, head_dim: int) -> int:
     """float32 values of scratch: every piece's accumulator, maximum and sum."""
     pieces = 2 * blocks if partition == "stream" else rows * tiling.pairs * blocks
     return pieces * tiling.heads * (head_dim + 2)
+
+
+def threads(dtype: DType, head_dim: int, heads: int) -> int:
+    """Of a block: with tensor-core tiles as many warps as have their two stages in 48 KiB of shared memory."""
+    if heads < TILE_HEADS or dtype == "float32" or head_dim <= 64:
+        return THREADS
+    return THREADS // 2
 
 
 @cache
@@ -73,7 +84,10 @@ def instance(
     check_head_dim(head_dim)
     if dtype not in ("float32", "float16", "bfloat16"):
         raise UnsupportedError(f"attention in {dtype}; supported: float32, float16, bfloat16")
-    return Instance("attention_decode", (dtype, head_dim, heads, soft_cap, partition == "stream", tile, THREADS))
+    return Instance(
+        "attention_decode",
+        (dtype, head_dim, heads, soft_cap, partition == "stream", tile, threads(dtype, head_dim, heads)),
+    )
 
 
 def instances(spec: ModelSpec, dtype: DType, weights: WeightFormat) -> Iterator[Instance]:
@@ -144,7 +158,11 @@ def attention_decode(
         )
     launcher.launch(
         kernel,
-        LaunchConfig(THREADS, (blocks, 1, 1) if partition == "stream" else (blocks, tiling.pairs, rows), overlaps=True),
+        LaunchConfig(
+            threads(dtype, head_dim, tiling.heads),
+            (blocks, 1, 1) if partition == "stream" else (blocks, tiling.pairs, rows),
+            overlaps=True,
+        ),
         (q, keys, values, positions, cache_rows, slopes, out, partials, counters, np.int32(rows), np.int32(num_heads),
          np.int32(num_kv_heads), np.int64(max_context), window_argument(window),
          np.float32(scale), np.float32(0.0 if soft_cap is None else soft_cap)),
