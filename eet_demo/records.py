@@ -10,6 +10,7 @@ from eet_demo.declared import declared
 
 Schedule = Literal["in_turn", "together"]
 Device = Literal["cpu", "cuda", "sim", "reference"]
+TokensPerGraph = Literal[1, 4, 8]
 SplitKv = Literal["off", "split", "stream"]
 
 
@@ -48,6 +49,7 @@ class EngineOptions:
         graph: cuda and sim: a decode step is captured once in a CUDA graph and replayed.
         pdl: cuda: a kernel starts while its predecessor ends (programmatic dependent launch, sm_90 and later).
         prefetch: cuda and sim: a projection's first weights are loaded before it waits for its predecessor.
+        tokens_per_graph: cuda and sim: decode steps captured in one graph, launched together where as many are left.
         split_kv: cuda and sim: decode attention over the cache in one block a head (`off`), in equal parts (`split`),
             or in equal runs of tiles over rows of all lengths (`stream`, LeanAttention, arXiv 2405.10480).
     """
@@ -61,6 +63,7 @@ class EngineOptions:
     graph: bool = True
     pdl: bool = True
     prefetch: bool = True
+    tokens_per_graph: TokensPerGraph = 4
     split_kv: SplitKv = "split"
 
 

@@ -90,7 +90,7 @@ def _cuda_memory() -> int:
     return free_memory_bytes()
 
 
-CUDA_OPTIONS = frozenset({"graph", "prefetch", "split_kv"})
+CUDA_OPTIONS = frozenset({"graph", "prefetch", "split_kv", "tokens_per_graph"})
 
 DEVICES = {
     "reference": DeviceKind(

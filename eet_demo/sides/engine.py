@@ -44,16 +44,16 @@ def switched_options(side: SideName) -> dict[str, Any]:
     return values
 
 
-def _value(side: str, name: str, text: str, default: object) -> int | bool | str:
+def _value(side: str, name: str, text: str, default: object) -> Any:
     if isinstance(default, bool):
         if text not in ("on", "off"):
             raise RequestError(f"side {side!r}: {name} is a switch: on or off, not {text!r}")
         return text == "on"
-    if isinstance(default, str):
-        words = get_args(get_type_hints(EngineOptions)[name])
+    words = {str(word): word for word in get_args(get_type_hints(EngineOptions)[name]) if not isinstance(word, type)}
+    if words:
         if text not in words:
             raise RequestError(f"side {side!r}: {name} is one of {', '.join(words)}, not {text!r}")
-        return text
+        return words[text]
     if not text.isdecimal():
         raise RequestError(f"side {side!r}: {name} takes a number, not {text!r}")
     return int(text)

@@ -32,6 +32,8 @@ LENGTHS = (20, 3, 1)
 SWITCHES: dict[str, dict[str, Any]] = {
     "default": {},
     "no-graph": {"graph": False},
+    "a-token-a-graph": {"tokens_per_graph": 1},
+    "eight-tokens-a-graph": {"tokens_per_graph": 8},
     "no-prefetch": {"prefetch": False},
     "no-split": {"split_kv": "off"},
     "stream": {"split_kv": "stream"},

@@ -28,7 +28,10 @@ SHORT = {"context": 128, "new_tokens": 128}
 PREFILL_TOKENS = 1024
 RAGGED = {"batch": 8, "ragged": True}
 
-SWITCHES = ("graph=off", "pdl=off", "split_kv=off", "split_kv=stream", "shared_workspace=off", "prefetch=off")
+SWITCHES = (
+    "graph=off", "tokens_per_graph=1", "tokens_per_graph=8", "pdl=off", "split_kv=off", "split_kv=stream",
+    "shared_workspace=off", "prefetch=off",
+)  # fmt: skip
 """Options of the engine turned from their defaults one at a time; a bench takes them and the plain engine at once."""
 
 Work = dict[str, Any]

@@ -194,11 +194,20 @@ def require_gpu() -> None:
         )
 
 
+KEPT_FREE_BYTES = 256 << 20
+"""Beside a plan, for what comes after it: loaded kernels, captured graphs, local memory of threads."""
+
+
 def free_memory_bytes() -> int:
-    """Free memory of the current GPU. Raises UnsupportedError where there is none, MemoryPlanError where it is full."""
+    """Memory of the current GPU that a plan may take: what is free, less KEPT_FREE_BYTES.
+
+    Raises:
+        UnsupportedError: there is no GPU.
+        MemoryPlanError: it is full.
+    """
     require_gpu()
     with device_faults():
-        return int(torch.cuda.mem_get_info()[0])
+        return max(0, int(torch.cuda.mem_get_info()[0]) - KEPT_FREE_BYTES)
 
 
 def check_capability(capability: int, dtype: Real) -> None:

@@ -71,9 +71,10 @@ class CudaExecutor:
             self._operands, self._device.queue, self._device.processors, self._device.capability, options.split_kv,
             self._watch if options.debug else None,
         )  # fmt: skip
+        graph = options.graph and not options.debug
         self._decode = DecodeLoop(
             self._lowering, self._device, self._arena, self._ring, plan.limits.max_context,
-            options.graph and not options.debug,
+            options.tokens_per_graph if graph else 1, graph,
         )  # fmt: skip
         self._rows = 0
         self._passes: OrderedDict[tuple[int, ...], Recording] = OrderedDict()
