@@ -70,7 +70,7 @@ template <typename T, bool kInterleaved> struct QkvTarget {
         const bool is_q = head < num_heads, is_v = head >= num_heads + num_kv_heads;
         int first, second;
         pair_elements<kInterleaved>(p, rotary_dim, first, second);
-        if (!is_v && 2 * p < rotary_dim) {
+        if (frequency != 0.0f) {
             const float angle = static_cast<float>(place.position) * frequency;
             const float cosine = cosf(angle), sine = sinf(angle), turned = x * cosine - y * sine;
             y = y * cosine + x * sine;

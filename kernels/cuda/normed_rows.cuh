@@ -2,7 +2,7 @@
 // the rows come from L2. `begin` asks for the norm's weights before the wait, `measure` takes the statistics, `stage` writes normalised
 // columns into a Gemv's stage.
 //
-// With kHeld a row has no more than a unit of 16 bytes for each thread (n <= kThreads * kUnit) and is read once, into registers, as the
+// With kHeld there are kBatch rows, each no more than a unit of 16 bytes for each thread (n <= kThreads * kUnit), and a row is read once, into registers, as the
 // norm's weights are. Mean and squared deviations of what each thread holds are then merged pairwise (Chan, Golub and LeVeque, 1979),
 // in one fixed order: one pass as accurate as two. Without kHeld the rows are read again, from L2, for each sum.
 #pragma once
@@ -79,7 +79,7 @@ template <typename T, int kNorm, int kBatch, int kThreads, bool kHeld> struct No
             for (int b = 0; b < kBatch; ++b) {
 #pragma unroll
                 for (int i = 0; i < kUnit; ++i) held[b][i] = 0.0f;
-                if (b < rows && held_column() < n) load_floats_fresh<kUnit>(row(b) + held_column(), held[b]);
+                if (held_column() < n) load_floats_fresh<kUnit>(row(b) + held_column(), held[b]);
             }
         }
     }
@@ -152,7 +152,7 @@ private:
 #pragma unroll
             for (int i = 0; i < kUnit; ++i) {
                 x[i] = held[b][i];
-                if (kNorm != kNormNone) x[i] = b < rows ? (x[i] - means[b]) * inverses[b] * scale[i] + shift[i] : 0.0f;
+                if (kNorm != kNormNone) x[i] = (x[i] - means[b]) * inverses[b] * scale[i] + shift[i];
             }
             store_floats<kUnit>(target.unit(b, held_column()), x);
         }

@@ -24,7 +24,7 @@ MUTATIONS = (
     # weight rows past the last are read
     ("return min(v, n - 1);", "return v;", CLEAN),
     # the norm's weights are not asked for
-    ("normed.begin();", "", WIDTHS),
+    ("normed.begin();", "", SHARE),
     # what the kernel before writes is promised to be constant
     ("    const float* residual,", "    const float* __restrict__ residual,", RULES),
     # the kernel waits first

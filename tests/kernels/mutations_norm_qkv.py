@@ -5,6 +5,8 @@ SHAPES = "tests/kernels/test_norm_qkv.py::test_norm_qkv_takes_every_shape_of_hea
 PARTIAL = "tests/kernels/test_norm_qkv.py::test_norm_qkv_rotates_the_leading_elements_alone"
 NORMS = "tests/kernels/test_norm_qkv.py::test_norm_qkv_normalises_q_and_k"
 TILES = "tests/kernels/test_norm_qkv.py::test_norm_qkv_walks_through_tiles"
+HEADS = "tests/kernels/test_norm_qkv.py::test_norm_qkv_finishes_heads_that_share_a_tile"
+ODD = "tests/kernels/test_norm_qkv.py::test_norm_qkv_reads_no_row_past_the_last"
 CLEAN = "tests/kernels/test_norm_qkv.py::test_norm_qkv_is_clean_in_every_mode"
 
 MUTATIONS = (
@@ -23,9 +25,9 @@ MUTATIONS = (
     # every KV head goes to the first one's slots
     ("(head - num_heads) % num_kv_heads", "(head - num_heads) % num_kv_heads * 0", RAGGED),
     # v is rotated too
-    ("if (!is_v && 2 * p < rotary_dim) {", "if (2 * p < rotary_dim) {", RAGGED),
+    ("head < num_heads + num_kv_heads && 2 * p < rotary_dim ?", "2 * p < rotary_dim ?", RAGGED),
     # one pair too many turns
-    ("if (!is_v && 2 * p < rotary_dim) {", "if (!is_v && 2 * p <= rotary_dim) {", PARTIAL),
+    ("&& 2 * p < rotary_dim ?", "&& 2 * p <= rotary_dim ?", PARTIAL),
     # the rotation turns the other way
     ("turned = x * cosine - y * sine", "turned = x * cosine + y * sine", RAGGED),
     # y is rotated by an x already turned
@@ -42,7 +44,7 @@ MUTATIONS = (
     # the place of row 0 serves all
     ("places[b], frequency[j]", "places[0], frequency[j]", RAGGED),
     # frequencies of the first tile serve all
-    ("load_frequencies,", "[](int) {},", TILES),
+    ("load_frequencies,", "[&](int) { load_frequencies(gemv.first); },", TILES),
     # q's weights for k
     ("is_q ? q_weight : k_weight", "q_weight", NORMS),
     # row 0's values for every row
@@ -52,11 +54,11 @@ MUTATIONS = (
     # the last pair of a head is not waited for
     ("done, members * pairs))", "done, members * pairs - 1))", NORMS),
     # a tile's pairs are all counted for its first head
-    ("min(to, (head + 1) * pairs) - max", "to - max", TILES),
+    ("min(to, (head + 1) * pairs) - max", "to - max", HEADS),
     # a tile finishes its first head alone
-    ("head * pairs < to && head", "head == from / pairs && head", TILES),
+    ("head * pairs < to && head", "head == from / pairs && head", HEADS),
     # weight rows past the last are read
-    ("min(v / 2, total - 1)", "v / 2", CLEAN),
+    ("min(v / 2, total - 1)", "v / 2", ODD),
     # every block finishes, with whatever is there
     ("if (is_last_share(counters + group, done, members * pairs))",
      "if (is_last_share(counters + group, done, members * pairs) || true)", CLEAN),

@@ -22,7 +22,7 @@ MUTATIONS = (
     # norm weights of the first stage serve all
     ("load_floats<kUnit>(weight + first + k, w)", "load_floats<kUnit>(weight + k, w)", WIDTHS),
     # columns of the first stage serve all
-    ("load_floats_fresh<kUnit>(row(b) + first + k, x)", "load_floats<kUnit>(row(b) + k, x)", WIDTHS),
+    ("load_floats_fresh<kUnit>(row(b) + first + k, x)", "load_floats_fresh<kUnit>(row(b) + k, x)", WIDTHS),
     # rows are taken in order and not as wanted
     ("wanted ? wanted[b] : b", "b", "tests/kernels/test_norm_lm_head.py::test_norm_lm_head_takes_every_width"),
     # the last warp's share is dropped
@@ -49,6 +49,4 @@ MUTATIONS = (
     ("load_floats_early<kUnit>(bias + k, shift)", "load_floats_early<kUnit>(bias, shift)", NORMS),
     # the mean is not subtracted
     ("(x[i] - means[b]) * inverses[b]", "x[i] * inverses[b]", NORMS),
-    # a row that does not exist is held
-    ("if (b < rows && held_column() < n) load_floats", "if (held_column() < n) load_floats", NORMS),
 )  # fmt: skip

@@ -52,7 +52,7 @@ class Recorder:
         self.launches: list[Launch] = []
         self.refuse = ""
         self.full = False
-        device = SimpleNamespace(compute_capability=capability)
+        device = SimpleNamespace(compute_capability=capability, attributes={"MultiProcessorCount": 132})
         self.cuda = SimpleNamespace(
             Device=lambda: device,
             compiler=SimpleNamespace(CompileException=CompileException),

@@ -25,12 +25,12 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("find", "replace", "test", "outcome", "detail"),
     [
-        ("token_ids[row]", "token_ids[row] - 1", TEST, "caught", ""),
-        ("token_ids[row]", "token_ids[row] + 1000000000", TEST, "caught", ""),
+        ("token_ids + row", "token_ids + row - 1", TEST, "caught", ""),
+        ("token_ids + row", "token_ids + row + 1000000000", TEST, "caught", ""),
         ("const int64_t row = blockIdx.x;", "const int64_t row = blockIdx.x;  // the same", TEST, "survived", TEST),
-        ("token_ids[row]", "token_ids[oops]", TEST, "invalid", "does not compile"),
+        ("token_ids + row", "token_ids + oops", TEST, "invalid", "does not compile"),
         ("nowhere to be found", "", TEST, "invalid", "occurs 0 times"),
-        ("token_ids[row]", "0", TEST + "_absent", "invalid", "pytest ended with status 4"),
+        ("load_fresh(token_ids + row)", "0", TEST + "_absent", "invalid", "pytest ended with status 4"),
     ],
 )
 def test_outcomes(build: Path, find: str, replace: str, test: str, outcome: str, detail: str) -> None:
@@ -39,9 +39,9 @@ def test_outcomes(build: Path, find: str, replace: str, test: str, outcome: str,
 
 
 def test_run_counts_and_fails_when_one_survives(capsys: pytest.CaptureFixture[str]) -> None:
-    caught = Mutation(EMBED, "token_ids[row]", "token_ids[row] - 1", TEST)
+    caught = Mutation(EMBED, "token_ids + row", "token_ids + row - 1", TEST)
     survivor = Mutation(EMBED, "const int64_t row = blockIdx.x;", "const int64_t row = blockIdx.x; ", TEST)
-    unknown = Mutation(EMBED, "token_ids[row]", "0", TEST + "_absent")
+    unknown = Mutation(EMBED, "load_fresh(token_ids + row)", "0", TEST + "_absent")
     assert run([caught], build=BUILD) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "mutations: 1 caught, 0 survived"
     assert run([caught, survivor, unknown], build=BUILD) == 1

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from eet_demo.engine.executors.cuda.arrays import DType
 from eet_demo.engine.executors.cuda.compile.launch import Launcher
+from eet_demo.engine.executors.cuda.launchers.gemv import plan_gemv
 from eet_demo.engine.executors.cuda.launchers.matrices import WeightFormat
 from eet_demo.engine.executors.cuda.launchers.norm_qkv import QkScratch, norm_qkv
 from eet_demo.engine.executors.cuda.launchers.norms import NormKind, QkNorm
@@ -250,6 +251,19 @@ TILED = (
 def test_norm_qkv_walks_through_tiles(mode: str, case: Case) -> None:
     """Tiles straddle heads, and a head's pairs come from several blocks."""
     check(mode, case)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_norm_qkv_finishes_heads_that_share_a_tile(whole: bool) -> None:
+    """Heads of four pairs in tiles of eight: a block may add the last pairs of several heads at once."""
+    case = Case(heads=(300, 50, 8), hidden=64, rows=(1,), starts=(3,), qk_norm="rms", whole=whole)
+    assert plan_gemv(3200, 64, 1, case.dtype, "dense").tile == 16
+    check("plain", case)
+
+
+def test_norm_qkv_reads_no_row_past_the_last() -> None:
+    """12 pairs are 24 rows of weights, which end in the midst of a warp's 16."""
+    check("address", Case(heads=(1, 1, 8), hidden=64, rows=(1,), starts=(3,), dtype="float16", weights="q8_0"))
 
 
 def test_norm_qkv_refuses_what_it_lacks() -> None:
