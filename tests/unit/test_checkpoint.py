@@ -181,7 +181,6 @@ def test_folders_that_are_no_model(tmp_path: Path) -> None:
         ({"rope_scaling": {"rope_type": "axial", "factor": 2.0}}, "'axial'.*default, linear, .*llama3"),
         ({"hidden_act": "snake"}, "'snake'.*gelu_new"),
         ({"use_sliding_window": True}, "sliding window"),
-        ({"rms_norm_eps": None, "vocab_size": None}, "vocab_size"),
     ],
 )
 def test_unsupported_configs_are_named(change: dict[str, Any], message: str) -> None:

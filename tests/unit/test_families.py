@@ -24,6 +24,7 @@ SIZES: dict[str, Any] = {
     "intermediate_size": 88,
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
+    "num_key_value_heads": 4,
     "max_position_embeddings": 96,
     "rms_norm_eps": 1e-6,
     "ffn_dim": 88,
@@ -75,7 +76,8 @@ def test_every_family_has_names_for_its_weights(model_type: str) -> None:
         ({"model_type": "smollm3", "rope_scaling": {"type": "yarn", "factor": 2.0}}, "'yarn'.*whole heads of every"),
         ({"model_type": "stablelm", "rope_scaling": {"type": "yarn", "factor": 2.0}}, "'yarn'.*whole heads"),
         ({"model_type": "mamba"}, "'mamba'.*baichuan.*stablelm"),
-        ({"model_type": "qwen3", "hidden_size": None}, "lacks the field 'hidden_size'"),
+        ({"model_type": "baichuan", "hidden_size": None}, "lacks the field 'hidden_size'"),
+        ({"model_type": "llama", "per_layer_config": {"0": {"head_dim": 8}}}, "layers that differ"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(config: dict[str, Any], words: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from eet_demo.engine.families import baichuan, bloom, gemma, gpt2, gpt_neox, llama, opt, phi
+from eet_demo.engine.families.defaults import DEFAULTS, settled
 from eet_demo.engine.families.fields import Fields, refuse_common
 from eet_demo.engine.families.names import BUFFERS, Names, head_part, named_weights
 from eet_demo.engine.spec import ModelSpec
@@ -55,7 +56,7 @@ NAMES: dict[str, Names] = {
 
 
 def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
-    """The spec of a Hugging Face `config.json`.
+    """The spec of a Hugging Face `config.json`; a field that it does not name has transformers' default.
 
     Raises:
         UnsupportedError: an architecture or a feature the engine lacks, by name; a field it needs that lacks.
@@ -67,7 +68,10 @@ def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
         raise UnsupportedError(
             f"model architecture {fields.model_type!r} is not supported; supported: {', '.join(READERS)}"
         )
-    return READERS[fields.model_type](fields)
+    fields.refuse(
+        layers_of_several_kinds=fields.has("layer_types") and "layer_types" not in DEFAULTS[fields.model_type]
+    )
+    return READERS[fields.model_type](Fields(settled(config, fields.model_type), fields.model_type))
 
 
 def weights_of(spec: ModelSpec) -> tuple[Weight, ...]:

@@ -6,6 +6,7 @@ transformers has no class for it: its code comes with the checkpoints, and is no
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from eet_demo.engine.families.fields import Fields, every
 from eet_demo.engine.families.llama import LLAMA, common
@@ -22,7 +23,5 @@ def baichuan(fields: Fields) -> ModelSpec:
     fields.refuse(the_normalised_head_of_Baichuan_2=fields.count("vocab_size") == SECOND_VOCABULARY)
     if fields.has("max_position_embeddings"):
         return ModelSpec(**common(fields))
-    length = fields.count("model_max_length")
-    sized = Fields({**fields.values, "max_position_embeddings": length}, fields.model_type)
-    layers = fields.layers()
-    return ModelSpec(**common(sized, positions=every("alibi", layers), rotary_dim=0, rope_scaling=None))
+    alibi: dict[str, Any] = {"positions": every("alibi", fields.layers()), "rotary_dim": 0}
+    return ModelSpec(**common(fields, **alibi, max_positions=fields.count("model_max_length")))

@@ -26,10 +26,9 @@ TRAINED_POSITIONS = 2048
 
 
 def bloom(fields: Fields) -> ModelSpec:
-    """Early configs have `n_embed`, `num_hidden_layers` and `num_attention_heads`."""
-    hidden = fields.count("n_embed", fields.count("hidden_size", 64))
-    layers = fields.layers("n_layer", fields.layers("num_hidden_layers", 2))
-    heads = fields.count("n_head", fields.count("num_attention_heads", 8))
+    """Early configs have `n_embed`, which counts."""
+    hidden = fields.count("n_embed") if fields.has("n_embed") else fields.count("hidden_size")
+    layers, heads = fields.layers("n_layer"), fields.count("n_head")
     fields.refuse(
         a_residual_taken_after_the_norm=fields.flag("apply_residual_connection_post_layernorm"),
     )
@@ -44,11 +43,11 @@ def bloom(fields: Fields) -> ModelSpec:
         intermediate_size=4 * hidden,
         max_positions=fields.count("seq_length", TRAINED_POSITIONS),
         norm="layer",
-        norm_eps=fields.number("layer_norm_epsilon", 1e-5),
+        norm_eps=fields.number("layer_norm_epsilon"),
         positions=every("alibi", layers),
         mlp="plain",
         activation="gelu_tanh",
-        tied_head=fields.flag("tie_word_embeddings", True),
+        tied_head=fields.flag("tie_word_embeddings"),
         embedding_norm=True,
         qkv_bias=True,
         out_bias=True,

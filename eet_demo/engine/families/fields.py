@@ -24,6 +24,8 @@ _REFUSED = {
     "vision_config": "images (vision_config)",
     "audio_config": "sound (audio_config)",
     "use_bidirectional_attention": "attention to later tokens (use_bidirectional_attention)",
+    "per_layer_config": "layers that differ from each other (per_layer_config)",
+    "transformers_weights": "weights in files of other names (transformers_weights)",
 }
 
 _ACTIVATIONS: dict[str, Activation] = {
@@ -42,15 +44,14 @@ _SCALINGS: dict[str, ScalingKind] = {
     "llama3": "llama3",
     "yarn": "yarn",
     "longrope": "longrope",
-    "su": "longrope",  # its first name, in early Phi-3 configs
 }
 
 
 class Fields:
-    """A config (or one of its objects) whose fields are asked for by type; null counts as absent.
+    """A config (or one of its objects) whose fields are asked for by type.
 
-    Every method raises UnsupportedError for a field that is needed and lacks, and CheckpointError for one of the
-    wrong type.
+    A default given here is for null: what absent means was settled before. Every method raises UnsupportedError for a
+    field that has no value and needs one, and CheckpointError for one of the wrong type.
     """
 
     def __init__(self, values: Mapping[str, Any], model_type: str) -> None:
@@ -86,7 +87,7 @@ class Fields:
         """A number above 0, or None where the config has none."""
         return self.positive(name) if self.has(name) else None
 
-    def flag(self, name: str, default: bool = False) -> bool:
+    def flag(self, name: str, default: bool | None = None) -> bool:
         value = self._value(name, default)
         if not isinstance(value, bool):
             raise self._wrong(name, value, "true or false")
@@ -112,7 +113,7 @@ class Fields:
             raise self._wrong(name, value, "an object")
         return Fields(value, self.model_type)
 
-    def activation(self, name: str, default: str) -> Activation:
+    def activation(self, name: str, default: str | None = None) -> Activation:
         given = self.word(name, default)
         if given not in _ACTIVATIONS:
             raise UnsupportedError(f"activation {given!r} is not supported; supported: {', '.join(_ACTIVATIONS)}")
@@ -124,10 +125,16 @@ class Fields:
             if used:
                 raise UnsupportedError(f"{self.model_type}: {feature.replace('_', ' ')} is not supported")
 
+    def refuse_uneven_heads(self) -> None:
+        """Of the classes that check it, even where the config names a head_dim."""
+        uneven = self.count("hidden_size") % self.count("num_attention_heads") != 0
+        self.refuse(a_hidden_size_that_is_no_multiple_of_its_heads=uneven)
+
     def _value(self, name: str, default: Any) -> Any:
         value = self.values.get(name)
         if value is None and default is None:
-            raise UnsupportedError(f"config.json of a {self.model_type} model lacks the field {name!r}")
+            given = "has null for" if name in self.values else "lacks"
+            raise UnsupportedError(f"config.json of a {self.model_type} model {given} the field {name!r}")
         return default if value is None else value
 
     def _wrong(self, name: str, value: Any, wanted: str) -> CheckpointError:
@@ -157,6 +164,12 @@ def windows_of(fields: Fields, kinds: list[str]) -> tuple[int | None, ...]:
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
 
+def one_window(fields: Fields) -> tuple[int | None, ...]:
+    """The window of every layer, where the config has one."""
+    kind = "sliding_attention" if fields.has("sliding_window") else "full_attention"
+    return windows_of(fields, [kind] * fields.layers())
+
+
 def layer_types(fields: Fields, layers: int, default: list[str]) -> list[str]:
     """The kind of every layer: `layer_types`, or what older configs meant without it."""
     kinds = fields.values.get("layer_types")
@@ -164,7 +177,15 @@ def layer_types(fields: Fields, layers: int, default: list[str]) -> list[str]:
         return default
     if not isinstance(kinds, list) or len(kinds) != layers:
         raise CheckpointError(f"config.json: layer_types is not a list of {layers} kinds, one a layer")
-    return kinds
+    return ["full_attention" if kind == "attention" else kind for kind in kinds]  # its name in older configs
+
+
+def rope_of(fields: Fields, **legacy: Any) -> Fields:
+    """`rope_scaling`, which counts where it says anything, else `rope_parameters`; `legacy` is what neither names."""
+    scaling, parameters = (fields.object(name).values for name in ("rope_scaling", "rope_parameters"))
+    rope = {**legacy, **(scaling or parameters)}
+    fields.refuse(rotary_by_kinds_of_layer=any(isinstance(value, Mapping) for value in rope.values()))
+    return Fields(rope, fields.model_type)
 
 
 def rotary(fields: Fields, head_dim: int, theta: float = 10000.0, partial: float = 1.0) -> dict[str, Any]:
@@ -173,17 +194,24 @@ def rotary(fields: Fields, head_dim: int, theta: float = 10000.0, partial: float
     transformers 5 writes everything into `rope_parameters`; older configs have `rope_theta`, `rope_scaling` and
     `partial_rotary_factor`. `theta` and `partial` are the family's defaults.
     """
-    merged = {**fields.object("rope_scaling").values, **fields.object("rope_parameters").values}
-    rope = Fields(merged, fields.model_type)
-    fraction = rope.positive("partial_rotary_factor", fields.positive("partial_rotary_factor", partial))
-    rotary_dim = int(head_dim * fraction)
+    given = fields.values
+    fraction = given.get("partial_rotary_factor", partial)
+    if fraction is None and partial == 1.0:
+        fraction = 1.0
+    rope = rope_of(fields, rope_theta=given.get("rope_theta", theta), partial_rotary_factor=fraction)
+    return turned(fields, rope, head_dim)
+
+
+def turned(fields: Fields, rope: Fields, head_dim: int) -> dict[str, Any]:
+    """The same from the rotary parameters as they are settled."""
+    rotary_dim = int(head_dim * rope.positive("partial_rotary_factor"))
     positions = fields.count("max_position_embeddings")
     scaling = rotary_scaling(rope, fields, rotary_dim)
     reach = positions
     if scaling and scaling.kind in ("dynamic", "yarn"):
         reach = max(positions, int(scaling.original_max_positions * scaling.factor))
     return {
-        "rope_theta": rope.positive("rope_theta", fields.positive("rope_theta", theta), above=1.0),
+        "rope_theta": rope.positive("rope_theta", above=1.0),
         "rotary_dim": rotary_dim,
         "rope_scaling": scaling,
         "max_positions": reach,
@@ -192,7 +220,7 @@ def rotary(fields: Fields, head_dim: int, theta: float = 10000.0, partial: float
 
 def rotary_scaling(rope: Fields, fields: Fields, rotary_dim: int) -> RotaryScaling | None:
     """The scaling that `rope_parameters` (or one layer kind's part of it) asks for; None for none."""
-    given = rope.word("rope_type", rope.word("type", "default"))
+    given = rope.word("rope_type" if "rope_type" in rope.values else "type", "default")
     fields.refuse(rotary_of_several_axes=rope.has("mrope_section"))
     if given == "default":
         return None
@@ -200,28 +228,36 @@ def rotary_scaling(rope: Fields, fields: Fields, rotary_dim: int) -> RotaryScali
         raise UnsupportedError(f"rotary scaling {given!r} is not supported; supported: default, {', '.join(_SCALINGS)}")
     kind = _SCALINGS[given]
     positions = fields.count("max_position_embeddings")
-    original = rope.count("original_max_position_embeddings", positions)
-    original = fields.count("original_max_position_embeddings", original)
+    if kind in ("linear", "dynamic"):
+        return RotaryScaling(kind, rope.positive("factor"), original_max_positions=positions)
+    original = _trained_positions(rope, fields, positions)
     if kind == "llama3":
         low = rope.positive("low_freq_factor")
         high = rope.positive("high_freq_factor", above=low)
         return RotaryScaling(kind, rope.positive("factor"), low, high, original)
     if kind == "yarn":
         return _yarn(rope, positions, original)
-    if kind == "longrope":
-        factor = rope.positive("factor", positions / original)
-        fields.refuse(a_trained_context_of_1_token=original == 1)
-        attention = rope.positive("attention_factor", longrope_attention_factor(factor, original))
-        short, long = (rope.numbers(name, rotary_dim // 2) for name in ("short_factor", "long_factor"))
-        return RotaryScaling(
-            kind, factor, original_max_positions=original, attention_factor=attention, short_factors=short,
-            long_factors=long,
-        )  # fmt: skip
-    return RotaryScaling(kind, rope.positive("factor"), original_max_positions=positions)
+    factor = rope.positive("factor", positions / original)
+    fields.refuse(a_trained_context_of_1_token=original == 1)
+    attention = rope.positive("attention_factor", longrope_attention_factor(factor, original))
+    short, long = (rope.numbers(name, rotary_dim // 2) for name in ("short_factor", "long_factor"))
+    return RotaryScaling(
+        kind, factor, original_max_positions=original, attention_factor=attention, short_factors=short,
+        long_factors=long,
+    )  # fmt: skip
+
+
+def _trained_positions(rope: Fields, fields: Fields, positions: int) -> int:
+    """`original_max_position_embeddings`: the config's own counts before that of its rotary parameters."""
+    name = "original_max_position_embeddings"
+    for place in (fields, rope):
+        if name in place.values:
+            return place.count(name)
+    return positions
 
 
 def _yarn(rope: Fields, positions: int, original: int) -> RotaryScaling:
-    factor = rope.positive("factor", positions / original)
+    factor = rope.positive("factor", positions / original if "factor" in rope.values else None)
     attention = yarn_attention_factor(factor, rope.optional("mscale"), rope.optional("mscale_all_dim"))
     return RotaryScaling(
         "yarn",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from eet_demo.engine.families.fields import Fields, every, rotary
+from eet_demo.engine.families.fields import Fields, every, rope_of, rotary, turned
 from eet_demo.engine.families.llama import LLAMA
 from eet_demo.engine.families.names import Names
 from eet_demo.engine.spec import ModelSpec
@@ -45,11 +45,12 @@ STABLELM_PARALLEL = replace(STABLELM, mlp_norm=STABLELM.attention_norm)
 
 def gpt_neox(fields: Fields) -> ModelSpec:
     """Before transformers 5 the rotary fields were `rotary_pct` and `rotary_emb_base`."""
+    fields.refuse_uneven_heads()
     hidden, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
-    layers, bias = fields.layers(), fields.flag("attention_bias", True)
-    turned = rotary(
-        fields, hidden // heads, fields.positive("rotary_emb_base", 10000.0), fields.positive("rotary_pct", 0.25)
-    )
+    layers, bias = fields.layers(), fields.flag("attention_bias")
+    given = fields.values
+    theta, partial = given.get("rotary_emb_base", 10000.0), given.get("rotary_pct", 0.25)
+    rope = rope_of(fields, rope_theta=theta, partial_rotary_factor=partial)
     return ModelSpec(
         family="gpt_neox",
         vocab_size=fields.count("vocab_size"),
@@ -60,16 +61,16 @@ def gpt_neox(fields: Fields) -> ModelSpec:
         head_dim=hidden // heads,
         intermediate_size=fields.count("intermediate_size"),
         norm="layer",
-        norm_eps=fields.number("layer_norm_eps", 1e-5),
+        norm_eps=fields.number("layer_norm_eps"),
         positions=every("rotary", layers),
         mlp="plain",
-        activation=fields.activation("hidden_act", "gelu"),
+        activation=fields.activation("hidden_act"),
         tied_head=fields.flag("tie_word_embeddings"),
-        parallel_residual=fields.flag("use_parallel_residual", True),
+        parallel_residual=fields.flag("use_parallel_residual"),
         qkv_bias=bias,
         out_bias=bias,
         mlp_bias=True,
-        **turned,
+        **turned(fields, rope, hidden // heads),
     )
 
 
@@ -87,12 +88,12 @@ def gptj(fields: Fields) -> ModelSpec:
         intermediate_size=fields.count("n_inner", 4 * hidden),
         max_positions=fields.count("n_positions"),
         norm="layer",
-        norm_eps=fields.number("layer_norm_epsilon", 1e-5),
+        norm_eps=fields.number("layer_norm_epsilon"),
         positions=every("rotary", layers),
         rotary_dim=fields.count("rotary_dim"),
         rope_pairs="interleaved",
         mlp="plain",
-        activation=fields.activation("activation_function", "gelu_new"),
+        activation=fields.activation("activation_function"),
         tied_head=fields.flag("tie_word_embeddings"),
         parallel_residual=True,
         mlp_bias=True,
@@ -113,10 +114,10 @@ def stablelm(fields: Fields) -> ModelSpec:
         head_dim=hidden // heads,
         intermediate_size=fields.count("intermediate_size"),
         norm="layer",
-        norm_eps=fields.number("layer_norm_eps", 1e-5),
+        norm_eps=fields.number("layer_norm_eps"),
         positions=every("rotary", layers),
         mlp="gated",
-        activation=fields.activation("hidden_act", "silu"),
+        activation=fields.activation("hidden_act"),
         tied_head=fields.flag("tie_word_embeddings"),
         qk_norm="heads" if fields.flag("qk_layernorm") else "none",
         parallel_residual=fields.flag("use_parallel_residual"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eet_demo.engine.families.fields import Fields, every, layer_types, rotary, windows_of
+from eet_demo.engine.families.fields import Fields, every, layer_types, one_window, rotary, windows_of
 from eet_demo.engine.families.names import Names
 from eet_demo.engine.spec import ModelSpec, Position
 from eet_demo.errors import CheckpointError
@@ -38,17 +38,20 @@ OLMO2 = Names(
 )
 
 
-def common(fields: Fields, default_theta: float = 10000.0, partial: bool = False, **changed: Any) -> dict[str, Any]:
+def common(
+    fields: Fields, default_theta: float = 10000.0, activation: str = "hidden_act", **changed: Any
+) -> dict[str, Any]:
     """The arguments of a ModelSpec that Llama and its relatives share, with those that a relative changes.
 
-    Without `partial` rotary is whole: transformers' classes of most of them leave out `partial_rotary_factor`.
+    Rotary is whole: transformers' classes of most of them leave out `partial_rotary_factor`.
     """
     hidden, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
     layers = fields.layers()
     head_dim = fields.count("head_dim", max(1, hidden // heads))
-    bias = fields.flag("attention_bias")
-    turned = rotary(fields, head_dim, default_theta)
-    fields.refuse(a_partial_rotation=not partial and turned["rotary_dim"] != head_dim)
+    bias = fields.flag("attention_bias", False)
+    if "rotary_dim" not in changed:
+        changed = rotary(fields, head_dim, default_theta) | changed
+        fields.refuse(a_partial_rotation=changed["rotary_dim"] != head_dim)
     return {
         "family": fields.model_type,
         "vocab_size": fields.count("vocab_size"),
@@ -62,24 +65,22 @@ def common(fields: Fields, default_theta: float = 10000.0, partial: bool = False
         "norm_eps": fields.number("rms_norm_eps"),
         "positions": every("rotary", layers),
         "mlp": "gated",
-        "activation": fields.activation("hidden_act", "silu"),
+        "activation": fields.activation(activation),
         "tied_head": fields.flag("tie_word_embeddings"),
         "qkv_bias": bias,
         "out_bias": bias,
-    } | turned | changed  # fmt: skip
+    } | changed  # fmt: skip
 
 
 def llama(fields: Fields) -> ModelSpec:
-    fields.refuse(a_sliding_window=fields.flag("use_sliding_window"))
+    fields.refuse_uneven_heads()
+    fields.refuse(a_sliding_window=fields.flag("use_sliding_window", False))
     return ModelSpec(**common(fields, mlp_bias=fields.flag("mlp_bias")))
 
 
 def mistral(fields: Fields) -> ModelSpec:
-    """Every layer has the window, where the config names one."""
-    fields.refuse(layers_of_several_kinds=fields.has("layer_types"))
-    kind = "sliding_attention" if fields.has("sliding_window") else "full_attention"
-    windows = windows_of(fields, [kind] * fields.layers())
-    return ModelSpec(**common(fields, windows=windows, qkv_bias=False, out_bias=False))
+    """Every layer has the window, unless the config's is null."""
+    return ModelSpec(**common(fields, windows=one_window(fields), qkv_bias=False, out_bias=False))
 
 
 def qwen2(fields: Fields) -> ModelSpec:
@@ -91,29 +92,37 @@ def qwen3(fields: Fields) -> ModelSpec:
 
 
 def _qwen_windows(fields: Fields) -> tuple[int | None, ...]:
-    """With `use_sliding_window`, layers from `max_window_layers` on have the window."""
-    if not fields.flag("use_sliding_window"):
-        return ()
-    layers, full = fields.layers(), fields.number("max_window_layers", 28)
-    kinds = ["sliding_attention" if i >= full else "full_attention" for i in range(layers)]
-    return windows_of(fields, layer_types(fields, layers, kinds))
+    """With `use_sliding_window`, layers from `max_window_layers` on have the window, unless the config lists kinds."""
+    layers, full = fields.layers(), fields.number("max_window_layers")
+    used = fields.flag("use_sliding_window")
+    windowed = used and fields.has("sliding_window")
+    kinds = ["sliding_attention" if windowed and i >= full else "full_attention" for i in range(layers)]
+    settled = Fields(
+        {**fields.values, "sliding_window": fields.values["sliding_window"] if used else None}, fields.model_type
+    )
+    return windows_of(settled, layer_types(fields, layers, kinds))
 
 
 def smollm3(fields: Fields) -> ModelSpec:
     """Layers whose entry of `no_rope_layers` is 0 have no positions; these have the window, where there is one."""
     layers = fields.layers()
-    interval = fields.count("no_rope_layer_interval", 4)
-    rotated = fields.values.get("no_rope_layers") or [int((i + 1) % interval != 0) for i in range(layers)]
+    interval = fields.count("no_rope_layer_interval")
+    rotated = fields.values["no_rope_layers"]
+    if rotated is None:
+        rotated = [int((i + 1) % interval != 0) for i in range(layers)]
     if not isinstance(rotated, list) or len(rotated) != layers:
         raise CheckpointError(f"config.json: no_rope_layers is not a list of {layers} flags, one a layer")
-    windowed = fields.flag("use_sliding_window") and fields.has("sliding_window")
-    kinds = ["sliding_attention" if windowed and not flag else "full_attention" for flag in rotated]
+    used = fields.flag("use_sliding_window")
+    windowed = used and fields.has("sliding_window")
+    kinds = layer_types(
+        fields, layers, ["sliding_attention" if windowed and not flag else "full_attention" for flag in rotated]
+    )
+    fields.refuse(layers_with_a_window_that_is_not_used="sliding_attention" in kinds and not used)
     positions: tuple[Position, ...] = tuple("rotary" if flag else "none" for flag in rotated)
     changed: dict[str, Any] = {
-        "windows": windows_of(fields, layer_types(fields, layers, kinds)) if windowed else (),
+        "windows": windows_of(fields, kinds),
         "positions": positions,
         "mlp_bias": fields.flag("mlp_bias"),
-        "tied_head": fields.flag("tie_word_embeddings", True),
     }
     return ModelSpec(**common(fields, default_theta=2000000.0, **changed))
 
@@ -122,10 +131,10 @@ def granite(fields: Fields) -> ModelSpec:
     return ModelSpec(
         **common(
             fields,
-            embedding_scale=fields.number("embedding_multiplier", 1.0),
-            attention_scale=fields.positive("attention_multiplier", 1.0),
-            residual_scale=fields.number("residual_multiplier", 1.0),
-            logit_scale=1.0 / fields.positive("logits_scaling", 1.0),
+            embedding_scale=fields.number("embedding_multiplier"),
+            attention_scale=fields.positive("attention_multiplier"),
+            residual_scale=fields.number("residual_multiplier"),
+            logit_scale=1.0 / fields.positive("logits_scaling"),
             mlp_bias=fields.flag("mlp_bias"),
         )
     )

@@ -27,12 +27,12 @@ LAYER_NORM_EPS = 1e-5
 def opt(fields: Fields) -> ModelSpec:
     hidden, heads, layers = fields.count("hidden_size"), fields.count("num_attention_heads"), fields.layers()
     fields.refuse(
-        normalising_a_block_after_its_residual=not fields.flag("do_layer_norm_before", True),
+        normalising_a_block_after_its_residual=not fields.flag("do_layer_norm_before"),
         a_model_without_a_final_norm=fields.flag("_remove_final_layer_norm"),
-        norms_without_weights=not fields.flag("layer_norm_elementwise_affine", True),
+        norms_without_weights=not fields.flag("layer_norm_elementwise_affine"),
         embeddings_of_another_width=fields.count("word_embed_proj_dim", hidden) != hidden,
     )
-    bias = fields.flag("enable_bias", True)
+    bias = fields.flag("enable_bias")
     return ModelSpec(
         family="opt",
         vocab_size=fields.count("vocab_size"),
@@ -47,8 +47,8 @@ def opt(fields: Fields) -> ModelSpec:
         norm_eps=LAYER_NORM_EPS,
         positions=every("learned", layers),
         mlp="plain",
-        activation=fields.activation("activation_function", "relu"),
-        tied_head=fields.flag("tie_word_embeddings", True),
+        activation=fields.activation("activation_function"),
+        tied_head=fields.flag("tie_word_embeddings"),
         qkv_bias=bias,
         out_bias=bias,
         mlp_bias=bias,
