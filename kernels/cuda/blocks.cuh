@@ -58,7 +58,8 @@ __device__ __forceinline__ bool is_last_share(uint32_t* counter, uint32_t share,
 // The same for the last of `num_blocks` blocks to call.
 __device__ __forceinline__ bool is_last_block(uint32_t* counter, uint32_t num_blocks) { return is_last_share(counter, 1, num_blocks); }
 
-// All blocks of a cooperative launch meet. `counter` starts at 0 and only grows, so it serves every barrier of every launch.
+// All blocks of a cooperative launch meet. `counter` starts at 0 and only grows, so it serves every barrier of every launch of as many
+// blocks.
 __device__ __forceinline__ void grid_barrier(uint32_t* counter, uint32_t num_blocks) {
     REQUIRE_COOPERATIVE();
     __syncthreads();

@@ -25,6 +25,10 @@ INSTANCE = Instance("embed", ("float16", 0, 0, 96, 1))
 ARRAY = DeviceArray(0x7F0000001000, (4,), "float16")
 
 
+class CUDADriverError(Exception):
+    """cupy_backends.cuda.api.driver.CUDADriverError, whose message names the status."""
+
+
 class CompileException(Exception):  # noqa: N818  CuPy's own name
     """cupy.cuda.compiler.CompileException: its message is the compiler's log."""
 
@@ -52,16 +56,20 @@ class Recorder:
         self.launches: list[Launch] = []
         self.refuse = ""
         self.full = False
+        self.refuse_cubins = False
         device = SimpleNamespace(compute_capability=capability, attributes={"MultiProcessorCount": 132})
         self.cuda = SimpleNamespace(
             Device=lambda: device,
             compiler=SimpleNamespace(CompileException=CompileException),
+            driver=SimpleNamespace(CUDADriverError=CUDADriverError),
             get_current_stream=lambda: SimpleNamespace(ptr=77),
         )
 
     def RawModule(self, **options: Any) -> Any:
         inspect.signature(RawModule.__init__).bind(None, **options)
         self.modules.append(options)
+        if self.refuse_cubins and "path" in options:
+            raise CUDADriverError("CUDA_ERROR_INVALID_IMAGE: device kernel image is invalid")
         return SimpleNamespace(get_function=self._function)
 
     def _function(self, symbol: str) -> Any:
@@ -162,6 +170,19 @@ def test_cubin_of_this_source_and_gpu_is_loaded_instead(recorder: Recorder, tmp_
     recorder.cuda.Device().compute_capability = "86"
     CupyLauncher(cubins=tmp_path).prepare([INSTANCE])
     assert "code" in recorder.modules[1], "a cubin of another architecture must not be loaded"
+
+
+def test_cubin_that_the_driver_refuses_is_compiled_instead(
+    recorder: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A CUDA 13 cubin on a driver of CUDA 12."""
+    source = read_source("embed")
+    CubinFolder(tmp_path).add(source, [INSTANCE], Nvrtc().compile(source, [INSTANCE.expression], "sm_90"))
+    recorder.refuse_cubins = True
+    CupyLauncher(cubins=tmp_path).prepare([INSTANCE])
+    assert "path" in recorder.modules[0]
+    assert "code" in recorder.modules[1]
+    assert "CUDA_ERROR_INVALID_IMAGE" in caplog.text
 
 
 def test_refused_kernel_carries_log_and_command(recorder: Recorder) -> None:

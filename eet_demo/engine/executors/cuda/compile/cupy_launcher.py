@@ -127,7 +127,13 @@ class CupyLauncher:
 
     def _from_cubin(self, source: Source, instance: Instance) -> Any:
         found = self._cubins.find(source, instance, f"sm_{self.capability}") if self._cubins else None
-        return self._cupy.RawModule(path=str(found.path)).get_function(found.symbol) if found else None
+        if found is None:
+            return None
+        try:
+            return self._cupy.RawModule(path=str(found.path)).get_function(found.symbol)
+        except self._cupy.cuda.driver.CUDADriverError as error:  # built by a newer CUDA than the driver knows
+            log.warning("the driver refuses %s (%s): compiled here instead", found.path.name, error)
+            return None
 
     def _compile(self, source: Source, instance: Instance) -> Any:
         options = ("--std=c++17", f"-I{cuda_include()}")
