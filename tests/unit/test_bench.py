@@ -180,7 +180,7 @@ def test_bench_of_the_engine_runs_where_only_its_own_packages_are(tiny: Path, tm
     )
     arguments = ["bench", "--model", str(tiny), *SIZES, "--sides", "engine", "--json", "-"]
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=IMPORT_ROOT, timeout=120
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=IMPORT_ROOT, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["runs"][0]["decode_tok_s"] > 0

@@ -52,7 +52,7 @@ def test_stop_during_a_download_ends_quietly(
 
     def fetch(model: str, models_dir: Path, hub_enabled: bool, report: Any) -> Path:
         report("downloading", 1, 4)
-        fetched.wait(20)
+        fetched.wait(300)
         return tmp_path
 
     ticks = 0

@@ -172,7 +172,7 @@ def test_a_model_that_is_not_here_in_time_is_an_error_and_fetched_on(
     track: Track, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched = threading.Event()
-    monkeypatch.setattr(runner, "resolve", lambda *asked: fetched.wait(20))
+    monkeypatch.setattr(runner, "resolve", lambda *asked: fetched.wait(300))
     track.resources.limits = dataclasses.replace(Limits(), race_seconds=60)
     begin_ns = track.time.now_ns
     with pytest.raises(StoppedError, match=r"not here in time: .* 60 seconds \(EET_DEMO_MAX_RACE_SECONDS\)"):
