@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import gguf
 import numpy as np
@@ -31,6 +32,14 @@ FIELDS = {
 }
 
 
+class Typed(NamedTuple):
+    """A metadata value in a form of its own, e.g. a count as UINT8; `each` is the type of a list's values."""
+
+    value: Any
+    kind: gguf.GGUFValueType
+    each: gguf.GGUFValueType | None = None
+
+
 def random_model(kind: str, **fields: Any) -> PreTrainedModel:
     """A `llama` or `gpt2` with every parameter drawn, float32, in eval mode."""
     config_class, model_class = CLASSES[kind]
@@ -42,6 +51,7 @@ def random_model(kind: str, **fields: Any) -> PreTrainedModel:
     return model.eval()
 
 
+@cache
 def byte_level_tokenizer(vocab_size: int) -> tokenizers.Tokenizer:
     """A byte-level BPE with SmolLM2's pre-tokenizer, trained on the repository's documents."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
@@ -85,7 +95,9 @@ def write_gguf(
 def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
     if value is None:
         return
-    if isinstance(value, list):
+    if isinstance(value, Typed):
+        writer.add_key_value(key, value.value, value.kind, value.each)
+    elif isinstance(value, list):
         writer.add_array(key, value)
     elif isinstance(value, bool):
         writer.add_bool(key, value)

@@ -34,7 +34,7 @@ class GgufWeights:
                 "weights 'dense' and 'q8_0' need none"
             )
         self._file, self._spec = files[0], spec
-        header = read_header(self._file)
+        header = read_header(self._file, arrays=False)
         architecture = str(header.values.get("general.architecture", ""))
         if architecture not in ARCHITECTURES:
             raise UnsupportedError(

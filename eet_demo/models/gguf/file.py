@@ -18,10 +18,14 @@ import numpy as np
 from gguf.quants import dequantize
 
 from eet_demo.errors import CheckpointError, UnsupportedError
+from eet_demo.models.gguf.header import BLOCKS, read_header
+from eet_demo.models.gguf.metadata import Metadata
 from eet_demo.models.gguf.names import ARCHITECTURES, hf_name
 
 _CONV1D = ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight")
 _BLOCK_BYTES = 8 << 20
+_ROPE_FACTORS = "rope_freqs.weight"
+_FLOATS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "F64": np.dtype("<f8")}
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class GgufTensor:
     name: str
     hf_name: str
     shape: tuple[int, ...]
-    kind: gguf.GGMLQuantizationType
+    kind: str
     data: np.ndarray
     """memory-mapped blocks (or floats), rows first"""
 
@@ -41,20 +45,22 @@ class GgufFile:
 
     Raises:
         CheckpointError: not a GGUF, truncated, or a tensor that does not belong to the architecture.
-        UnsupportedError: an architecture that this project does not run.
+        UnsupportedError: an architecture that this project does not run, one file of several, or values of a type that
+            is not read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._reader = _open(path)
-        self.architecture = str(self.value("general.architecture", ""))
+        header = read_header(path)
+        self.metadata = Metadata(header.values, path.name)
+        self.architecture = self.metadata.architecture
         if self.architecture not in ARCHITECTURES:
             raise UnsupportedError(
                 f"{path.name} holds the architecture '{self.architecture or 'unnamed'}'; "
                 f"GGUF files of {' and '.join(ARCHITECTURES)} can be converted."
             )
-        if self.value(f"{self.architecture}.expert_count", 0):
-            raise UnsupportedError(f"{path.name} is a mixture of experts; only dense llama and gpt2 models can be run.")
+        self.metadata.refuse_what_is_not_known()
+        self._header, self._bytes = header, np.memmap(path, np.uint8, "r")
         self.tensors = tuple(self._tensors())
         names = {tensor.hf_name for tensor in self.tensors}
         if len(names) != len(self.tensors):
@@ -62,24 +68,26 @@ class GgufFile:
 
     def value(self, key: str, default: Any = None) -> Any:
         """A metadata value as Python int, float, bool, str or list; `default` where the file has none."""
-        field = self._reader.get_field(key)
-        return default if field is None else field.contents()
-
-    def need(self, key: str) -> Any:
-        """A metadata value of the architecture that must be there, e.g. `block_count`."""
-        value = self.value(f"{self.architecture}.{key}")
-        if value is None:
-            raise CheckpointError(f"{self.path} lacks the metadata key {self.architecture}.{key}.")
-        return value
+        return self.metadata.value(key, default)
 
     def _tensors(self) -> Iterator[GgufTensor]:
-        for item in self._reader.tensors:
-            if item.name == "rope_freqs.weight":  # goes into the config, see _rope_scaling
+        for name, entry in self._header.tensors.items():
+            if name == _ROPE_FACTORS and self.architecture == "llama":  # goes into the config, see config.py
                 continue
-            shape = tuple(int(n) for n in reversed(item.shape))
-            if self.architecture == "gpt2" and item.name.endswith(_CONV1D):
+            shape = entry.shape
+            if self.architecture == "gpt2" and name.endswith(_CONV1D):
                 shape = shape[::-1]
-            yield GgufTensor(item.name, self._hf_name(item.name), shape, item.tensor_type, item.data)
+            yield GgufTensor(name, self._hf_name(name), shape, entry.type, self._data(name))
+
+    def _data(self, name: str) -> np.ndarray:
+        entry = self._header.tensors[name]
+        if entry.type not in BLOCKS:
+            raise UnsupportedError(f"{self.path.name} stores {name} as {entry.type}; read are {', '.join(BLOCKS)}")
+        raw = self._bytes[entry.offset : entry.offset + entry.nbytes]
+        floats = _FLOATS.get(entry.type)
+        if floats is not None:
+            return raw.view(floats).reshape(entry.shape)
+        return raw.reshape(*entry.shape[:-1], -1)
 
     def _hf_name(self, name: str) -> str:
         if (found := hf_name(self.architecture, name)) is not None:
@@ -105,37 +113,26 @@ class GgufFile:
 
     def _floats(self, tensor: GgufTensor, rows: np.ndarray) -> np.ndarray:
         """float32 of some rows of the tensor's data."""
-        try:
-            return dequantize(rows, tensor.kind).astype(np.float32, copy=False)
-        except NotImplementedError as error:
-            raise UnsupportedError(f"{self.path.name} stores {tensor.name} as {tensor.kind.name}: {error}") from error
+        return _as_float32(rows, tensor.kind)
 
     @property
     def num_heads(self) -> int:
-        return int(self.need("attention.head_count"))
+        return self.metadata.count("attention.head_count")
 
     @property
     def num_kv_heads(self) -> int:
-        return int(self.value(f"{self.architecture}.attention.head_count_kv", self.num_heads))
+        return self.metadata.count("attention.head_count_kv", self.num_heads)
 
     def rope_factors(self) -> np.ndarray | None:
         """float32 (head_dim / 2,): what llama3 scaling divides each rotary frequency by; None without scaling."""
-        for item in self._reader.tensors:
-            if item.name == "rope_freqs.weight":
-                return dequantize(item.data, item.tensor_type).astype(np.float32)
-        return None
+        if _ROPE_FACTORS not in self._header.tensors:
+            return None
+        return _as_float32(self._data(_ROPE_FACTORS), self._header.tensors[_ROPE_FACTORS].type)
 
 
-def _open(path: Path) -> gguf.GGUFReader:
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
-    if magic != b"GGUF":
-        raise CheckpointError(f"{path} is not a GGUF file: it starts with {magic!r} instead of b'GGUF'.")
-    with damage_named(path):
-        return gguf.GGUFReader(path)
+def _as_float32(rows: np.ndarray, kind: str) -> np.ndarray:
+    floats: np.ndarray = rows if kind in _FLOATS else dequantize(rows, gguf.GGMLQuantizationType[kind])
+    return floats.astype(np.float32, copy=False)
 
 
 @contextmanager

@@ -7,10 +7,13 @@ before the merges is known only by that word. The splits below are those of the 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
 from typing import Any
 
 from eet_demo.errors import CheckpointError, UnsupportedError
+from eet_demo.models.gguf.metadata import Lookup, flag, token_id, whole
+
+LOGGER = logging.getLogger(__name__)
 
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # gguf.TokenType
 _ADDS_BOS = ("llama", "llama-bpe")  # where llama.cpp puts the first token unless the file says otherwise
@@ -38,9 +41,6 @@ _PRE_TOKENIZERS: dict[str, dict[str, Any]] = {
 
 _SPACE = "\u2581"
 
-Lookup = Callable[..., Any]
-"""`lookup(key, default)` of the file's metadata."""
-
 
 def tokenizer_files(lookup: Lookup, name: str) -> dict[str, str]:
     """`{file name: JSON text}` of the tokenizer that the metadata describes; ids are the file's own.
@@ -52,6 +52,7 @@ def tokenizer_files(lookup: Lookup, name: str) -> dict[str, str]:
     tokens = lookup("tokenizer.ggml.tokens")
     if not tokens:
         raise CheckpointError(f"{name} has no vocabulary (tokenizer.ggml.tokens).")
+    _check_texts(tokens, name)
     model = lookup("tokenizer.ggml.model")
     types = lookup("tokenizer.ggml.token_type", [_NORMAL] * len(tokens))
     if len(types) != len(tokens):
@@ -64,14 +65,14 @@ def tokenizer_files(lookup: Lookup, name: str) -> dict[str, str]:
         raise UnsupportedError(
             f"{name} has the tokenizer '{model}'; gpt2 (byte-level BPE) and llama (SentencePiece) are supported."
         )
-    config = _config(lookup, tokens)
+    config = _config(lookup, tokens, name)
     tokenizer = {"version": "1.0", "truncation": None, "padding": None} | tokenizer
     tokenizer["added_tokens"] = [
         _added(index, token, kind)
         for index, (token, kind) in enumerate(zip(tokens, types, strict=True))
         if kind in (_CONTROL, _USER_DEFINED)
     ]
-    tokenizer["post_processor"] = _first_token(lookup, config) if config["add_bos_token"] else None
+    tokenizer["post_processor"] = _first_and_last(lookup, config, name)
     return {
         "tokenizer.json": json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")),
         "tokenizer_config.json": json.dumps(config, ensure_ascii=False, indent=2),
@@ -83,16 +84,40 @@ def _added(index: int, token: str, kind: int) -> dict[str, Any]:
     return {"id": index, "content": token, **flags, "special": kind == _CONTROL}
 
 
-def _first_token(lookup: Lookup, config: dict[str, Any]) -> dict[str, Any]:
-    """The post-processor that puts the first token before a text."""
-    token, index = config["bos_token"], int(lookup("tokenizer.ggml.bos_token_id"))
-    start = {"SpecialToken": {"id": token, "type_id": 0}}
+def _check_texts(tokens: list[Any], name: str) -> None:
+    """A tokenizer.json knows a token by its text: of two with the same one would lose its id."""
+    ids: dict[Any, int] = {}
+    for index, token in enumerate(tokens):
+        if not isinstance(token, str):
+            raise CheckpointError(f"{name} has the token {str(token)[:40]!r}, which is no text.")
+        if (first := ids.setdefault(token, index)) != index:
+            raise UnsupportedError(
+                f"{name} has the token {token[:40]!r} twice, as id {first} and as id {index}; a tokenizer here has "
+                "each text once."
+            )
+
+
+def _first_and_last(lookup: Lookup, config: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """The post-processor that puts tokens around a text; None for none."""
+    around = {}
+    for place in ("bos", "eos"):
+        if config[f"add_{place}_token"]:
+            token = config.get(f"{place}_token")
+            if token is None:
+                raise CheckpointError(f"{name} asks for a {place} token around a text and has none.")
+            around[place] = (token, whole(lookup(f"tokenizer.ggml.{place}_token_id"), f"{place}_token_id", name))
+    if not around:
+        return None
+    start, end = (
+        [{"SpecialToken": {"id": around[place][0], "type_id": 0}}] if place in around else []
+        for place in ("bos", "eos")
+    )
     first, second = ({"Sequence": {"id": letter, "type_id": number}} for number, letter in enumerate("AB"))
     return {
         "type": "TemplateProcessing",
-        "single": [start, first],
-        "pair": [start, first, second],
-        "special_tokens": {token: {"id": token, "ids": [index], "tokens": [token]}},
+        "single": [*start, first, *end],
+        "pair": [*start, first, second, *end],
+        "special_tokens": {token: {"id": token, "ids": [index], "tokens": [token]} for token, index in around.values()},
     }
 
 
@@ -115,7 +140,12 @@ def _bpe(tokens: list[str], merges: list[Any], **options: Any) -> dict[str, Any]
 
 def _byte_level(lookup: Lookup, tokens: list[str], name: str) -> dict[str, Any]:
     """GPT-2's scheme: text is split, each split is bytes, bytes are merged."""
-    pre = lookup("tokenizer.ggml.pre", "gpt-2")
+    pre = lookup("tokenizer.ggml.pre")
+    if pre is None:
+        pre = "gpt-2"
+        LOGGER.warning(
+            "%s does not say how text is split (tokenizer.ggml.pre): taken as %s, which may be wrong", name, pre
+        )
     if pre not in _PRE_TOKENIZERS:
         raise UnsupportedError(f"{name} splits text as '{pre}'; {', '.join(_PRE_TOKENIZERS)} are supported.")
     merges = lookup("tokenizer.ggml.merges")
@@ -134,7 +164,7 @@ def _sentencepiece(lookup: Lookup, tokens: list[str], types: list[int], name: st
     scores = lookup("tokenizer.ggml.scores")
     if not scores or len(scores) != len(tokens):
         raise CheckpointError(f"{name} has a SentencePiece vocabulary without a score for each token.")
-    prefixed = bool(lookup("tokenizer.ggml.add_space_prefix", True))
+    prefixed = flag(lookup, "tokenizer.ggml.add_space_prefix", True, name)
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
     normalizers = [{"type": "Prepend", "prepend": _SPACE}, spaces] if prefixed else [spaces]
     decoders: list[dict[str, Any]] = [
@@ -144,7 +174,7 @@ def _sentencepiece(lookup: Lookup, tokens: list[str], types: list[int], name: st
     ]
     if prefixed:
         decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-    unknown = tokens[int(lookup("tokenizer.ggml.unknown_token_id", 0))]
+    unknown = tokens[token_id(lookup, "unknown", len(tokens), name) or 0]
     merges = _merges(tokens, types, scores)
     return {
         "normalizer": {"type": "Sequence", "normalizers": normalizers},
@@ -178,18 +208,19 @@ def _adds_bos(lookup: Lookup) -> bool:
     return scheme in _ADDS_BOS and lookup("tokenizer.ggml.bos_token_id") is not None
 
 
-def _config(lookup: Lookup, tokens: list[str]) -> dict[str, Any]:
+def _config(lookup: Lookup, tokens: list[str], name: str) -> dict[str, Any]:
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
-        "add_bos_token": bool(lookup("tokenizer.ggml.add_bos_token", _adds_bos(lookup))),
+        "add_bos_token": flag(lookup, "tokenizer.ggml.add_bos_token", _adds_bos(lookup), name),
+        "add_eos_token": flag(lookup, "tokenizer.ggml.add_eos_token", False, name),
     }
-    for name, key in {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}.items():
-        index = lookup(f"tokenizer.ggml.{key}_token_id")
+    for role, key in {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}.items():
+        index = token_id(lookup, key, len(tokens), name)
         if index is not None:
-            config[f"{name}_token"] = tokens[int(index)]
+            config[f"{role}_token"] = tokens[index]
     architecture = lookup("general.architecture")
-    config["model_max_length"] = int(lookup(f"{architecture}.context_length"))
+    config["model_max_length"] = whole(lookup(f"{architecture}.context_length"), "context_length", name)
     if template := lookup("tokenizer.chat_template"):
         config["chat_template"] = template
     return config
