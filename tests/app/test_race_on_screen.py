@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
+from eet_demo.machine.cpu_use import CpuTimes
 from eet_demo.results.metrics import side_metrics, speedup
 from eet_demo.results.trace import load_trace
 from eet_demo.ui.recording import recorded_result
@@ -136,6 +139,25 @@ def test_together_both_write_at_once(open_page: OpenPage, scripted_page: Scripte
     assert any(all(lane["state"] == "decoding" and lane["tokens"] for lane in moment) for moment in moments())
     expect(page.locator(".eet-notes")).to_contain_text("share the hardware")
     expect(page.locator(".eet-strip")).to_contain_text("both at once")
+
+
+def test_page_and_trace_say_what_others_took_of_the_processors(
+    open_page: OpenPage, scripted_page: ScriptedPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half_a_core(pids: Iterable[int]) -> CpuTimes:
+        now_s = time.perf_counter()
+        return CpuTimes(now_s, cores=2, all_s=1.25 * now_s, own_s=0.75 * now_s)
+
+    monkeypatch.setattr(scripted_page.resources, "read_cpu", half_a_core)
+    page = open_page()
+    race_to_end(page)
+    notes = [f"other programs took 0.50 of 2 cores while {side} ran" for side in QUICK]
+    for note in notes:
+        expect(page.locator(".eet-notes")).to_contain_text(note)
+    trace = download_trace(page, tmp_path)
+    assert [note.rpartition(": ")[0] for note in trace["notes"] if "other programs" in note] == notes
+    for side in trace["sides"]:
+        assert side["others"]["cpu_s"] == pytest.approx(0.5 * side["others"]["wall_s"])
 
 
 def test_parity_names_the_first_divergence_and_its_margin(open_page: OpenPage, scripted_page: ScriptedPage) -> None:
