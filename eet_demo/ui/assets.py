@@ -13,8 +13,11 @@ from starlette.routing import BaseRoute, Route
 
 from eet_demo.paths import ASSETS
 
+SHEETS = ("stage", "lane", "text", "verdict", "transport", "screens")
+"""The later one wins."""
+
 MODULES = tuple(path.relative_to(ASSETS).as_posix() for path in sorted((ASSETS / "race").glob("*.js")))
-STYLES = ("gradio.css", "race.css")
+STYLES = ("gradio.css", "page.css", *(f"race/{sheet}.css" for sheet in SHEETS))
 FONTS = {"EET Inter": "fonts/inter-latin.woff2", "EET Mono": "fonts/jetbrains-mono-latin.woff2"}
 
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".woff2": "font/woff2"}

@@ -53,9 +53,12 @@ def test_every_own_file_has_the_hash_in_its_folder_and_no_path_of_the_server(
     page.evaluate("document.fonts.ready")
     loaded = page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")
     own = [url.removeprefix(scripted_page.url) for url in loaded if "/page-" in url]
-    assert all(re.match(r"page-[0-9a-f]{12}/(race/\w+\.js|\w+\.css|fonts/)", address) for address in own), own
+    assert all(re.match(r"page-[0-9a-f]{12}/(race/\w+\.(js|css)|\w+\.css|fonts/)", address) for address in own), own
     modules = [address for address in own if address.endswith(".js")]
     assert sorted(modules) == sorted(f"{assets.BASE}/{name}" for name in assets.MODULES), "each once"
+    sheets = sorted(path.relative_to(paths.ASSETS).as_posix() for path in paths.ASSETS.rglob("*.css"))
+    styles = sorted(address for address in own if address.endswith(".css"))
+    assert styles == [f"{assets.BASE}/{name}" for name in sheets]
     answer = httpx.get(f"{scripted_page.url}{modules[0]}")
     assert "immutable" in answer.headers["cache-control"]
     assert str(paths.ASSETS) not in httpx.get(scripted_page.url).text
