@@ -20,6 +20,7 @@ from eet_demo.results.trace import load_trace
 from tests.gpucheck_context import context_for
 from tests.kernels.ptx import ptx_of
 from tools.gpucheck import benches, environment, loading, micro, precision, processes, report, suite
+from tools.gpucheck.clock import Work
 
 
 def test_query_of_nvidia_smi_is_read_by_field() -> None:
@@ -71,11 +72,11 @@ def test_sanitizer_is_found_in_the_toolkit_or_refused(tmp_path: Path, monkeypatc
 class NoClock:
     """Runs the work once; time means nothing in the simulator."""
 
-    def host_s(self, work: micro.Work, calls: int) -> float:
+    def host_s(self, work: Work, calls: int) -> float:
         work()
         return 1e-6
 
-    def device_s(self, work: micro.Work) -> float:
+    def device_s(self, work: Work) -> float:
         work()
         return 2e-6
 

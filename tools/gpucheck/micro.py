@@ -1,7 +1,7 @@
 """Microbenchmarks, each in a process of its own: `python -m tools.gpucheck.micro NAME` writes one line of JSON.
 
 What is timed is what the engine does: launches through CupyLauncher, projections through their own launchers, CUDA
-graphs through torch. A figure is the median of ROUNDS rounds, each long enough for CUDA events.
+graphs through torch. A figure is the median of several rounds, each long enough for CUDA events.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +23,9 @@ from eet_demo.engine.executors.cuda.launchers.linear_residual import linear_resi
 from eet_demo.engine.executors.cuda.launchers.matrices import Matrix, WeightFormat, upload_blocks, upload_dense
 from eet_demo.engine.shapes import shape
 from eet_demo.engine.spec import ModelSpec
+from tools.gpucheck.clock import Clock, TorchClock, Work
 
 BENCH_SOURCES = Path(__file__).parent
-ROUNDS = 7
 GRAPH_NODES = 400
 HOST_LAUNCHES = 500
 BARRIERS = 1000
@@ -42,65 +40,6 @@ GEMV_MODELS = ("gpt2", "gpt2-xl", "smollm2-135m", "llama-3.2-1b", "llama-2-7b")
 GEMV_FORMATS: tuple[WeightFormat, ...] = ("dense", "q8_0")
 
 Figures = dict[str, Any]
-Work = Callable[[], None]
-
-
-class Clock(Protocol):
-    """How long work takes. Tests have one for the simulator, where time means nothing."""
-
-    def host_s(self, work: Work, calls: int) -> float:
-        """Seconds of the host a call, the queue not waited for."""
-
-    def device_s(self, work: Work) -> float:
-        """Seconds of the device from the start of `work` to its end."""
-
-    def graph_s(self, work: Work) -> float:
-        """The same for `work` captured in a CUDA graph and replayed."""
-
-
-class TorchClock:
-    """CUDA events on torch's current stream; the median of ROUNDS rounds after one that is not counted."""
-
-    def __init__(self) -> None:
-        self._torch: Any = importlib.import_module("torch")
-
-    def stream(self) -> int:
-        """What a CupyLauncher launches on: torch's current stream, that of a capture while one goes on."""
-        return int(self._torch.cuda.current_stream().cuda_stream)
-
-    def host_s(self, work: Work, calls: int) -> float:
-        def once() -> float:
-            self._torch.cuda.synchronize()
-            begin_s = time.perf_counter()
-            for _ in range(calls):
-                work()
-            return (time.perf_counter() - begin_s) / calls
-
-        return _median_of_rounds(once)
-
-    def device_s(self, work: Work) -> float:
-        def once() -> float:
-            begin, end = (self._torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            work()
-            end.record()
-            end.synchronize()
-            return float(begin.elapsed_time(end)) / 1e3
-
-        return _median_of_rounds(once)
-
-    def graph_s(self, work: Work) -> float:
-        work()  # a capture must compile nothing
-        self._torch.cuda.synchronize()
-        graph = self._torch.cuda.CUDAGraph()
-        with self._torch.cuda.graph(graph):
-            work()
-        return self.device_s(graph.replay)
-
-
-def _median_of_rounds(once: Callable[[], float]) -> float:
-    once()
-    return statistics.median(once() for _ in range(ROUNDS))
 
 
 def launch_cost(launcher: Launcher, clock: Clock) -> Figures:
