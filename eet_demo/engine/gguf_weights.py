@@ -12,7 +12,7 @@ from eet_demo.engine.blocks import WeightFormat, row_bytes
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.engine.weights import Part, Weight
 from eet_demo.errors import CheckpointError, UnsupportedError
-from eet_demo.models.gguf.header import GgufEntry, read_header
+from eet_demo.models.gguf.header import GgufEntry, GgufHeader, is_gguf, read_header
 from eet_demo.models.gguf.names import ARCHITECTURES, hf_name
 
 FORMATS: dict[str, WeightFormat] = {
@@ -22,25 +22,13 @@ FORMATS: dict[str, WeightFormat] = {
 
 
 class GgufWeights:
-    """One `.gguf` file beside a model's config.json."""
+    """The GGUF beside a model's config.json."""
 
     def __init__(self, folder: Path, spec: ModelSpec) -> None:
-        """Raises UnsupportedError without such a file or for another architecture; CheckpointError for a broken one."""
-        files = sorted(folder.glob("*.gguf"))
-        if len(files) != 1:
-            there = f"holds {len(files)} of them" if files else "has none"
-            raise UnsupportedError(
-                f"weights 'packed' are those of the model's own .gguf file, and {folder.name} {there}; "
-                "weights 'dense' and 'q8_0' need none"
-            )
-        self._file, self._spec = files[0], spec
-        header = read_header(self._file, arrays=False)
-        architecture = str(header.values.get("general.architecture", ""))
-        if architecture not in ARCHITECTURES:
-            raise UnsupportedError(
-                f"{self._file.name} holds the architecture {architecture or 'unnamed'!r}; packed weights are read "
-                f"from GGUF files of {' and '.join(ARCHITECTURES)}"
-            )
+        """Raises UnsupportedError without such a file, or with several; CheckpointError for a broken one."""
+        self._file, header = model_file(folder)
+        self._spec = spec
+        architecture = str(header.values["general.architecture"])
         self._permuted = architecture == "llama"
         names = ((hf_name(architecture, name), name, entry) for name, entry in header.tensors.items())
         self._entries = {hf: (name, entry) for hf, name, entry in names if hf is not None}
@@ -103,3 +91,55 @@ class GgufWeights:
             if name in self._entries:
                 return self._entries[name]
         raise CheckpointError(f"{self._file.name} has no tensor for {part.tensor}")
+
+
+def model_file(folder: Path) -> tuple[Path, GgufHeader]:
+    """Of a folder's files the one GGUF that holds its model, and its header without arrays.
+
+    First bytes and headers tell, not names.
+    A projector of images, an importance matrix, an adapter, a vocabulary or a part of a split file is none.
+
+    Raises:
+        UnsupportedError: none, or several. CheckpointError: the only file there is is broken.
+    """
+    models: list[tuple[Path, GgufHeader]] = []
+    others: list[str] = []
+    broken: CheckpointError | None = None
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        if path.suffix != ".gguf" and not is_gguf(path):
+            continue
+        try:
+            header = read_header(path, arrays=False)
+        except CheckpointError as error:
+            broken = broken or error
+            continue
+        except UnsupportedError as error:
+            others.append(f"{path.name} is not read ({error})")
+            continue
+        if (what := _something_else(header)) is None:
+            models.append((path, header))
+        else:
+            others.append(f"{path.name} is {what}")
+    if len(models) == 1:
+        return models[0]
+    if broken and not models:
+        raise broken
+    there = f"holds {len(models)} of them" if models else "has none"
+    names = ", ".join([path.name for path, _ in models] or others)
+    raise UnsupportedError(
+        f"weights 'packed' are those of the model's own .gguf file, and {folder.name} {there}"
+        f"{names and f' ({names})'}; weights 'dense' and 'q8_0' need none"
+    )
+
+
+def _something_else(header: GgufHeader) -> str | None:
+    """What a GGUF is that is not the model; None for one that can be."""
+    kind, parts = header.values.get("general.type", "model"), header.values.get("split.count", 1)
+    architecture = header.values.get("general.architecture", "unnamed")
+    if kind != "model":
+        return f"of the type {kind!r}"
+    if architecture not in ARCHITECTURES:
+        return f"of the architecture {architecture!r} (read are {' and '.join(ARCHITECTURES)})"
+    if isinstance(parts, int) and parts > 1:
+        return f"one of {parts} parts"
+    return None if "token_embd.weight" in header.tensors else "without an embedding"

@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
+from eet_demo.engine.checkpoint import Checkpoint
 from eet_demo.engine.dtypes import DTYPE_BYTES
 from eet_demo.engine.shapes import config_of
 from eet_demo.errors import CheckpointError, RequestError, UnsupportedError
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from eet_demo.models.hub import Hub
 
 CATALOG_PATH = ASSETS / "models.toml"
-
-"""Of one value, by dtype."""
 
 _ID = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
@@ -195,8 +194,30 @@ def memory_bytes(entry: ModelEntry, dtype: str, weights: str, context: int, batc
 
 
 def has_packed_weights(entry: ModelEntry, models_dir: Path) -> bool:
-    """Whether the model comes as a GGUF, whose blocks an engine can compute with as they are stored."""
-    return isinstance(entry.source, WheelSource) or any(entry.folder(models_dir).glob("*.gguf"))
+    """Whether an engine can compute with the model's weights as its file stores them."""
+    return why_not_packed(entry, models_dir) is None
+
+
+def why_not_packed(entry: ModelEntry, models_dir: Path) -> str | None:
+    """Why an engine cannot compute with the model's weights as its file stores them; None where it can.
+
+    Asks the file where it is here, the catalogue before.
+    """
+    folder = entry.folder(models_dir)
+    if not (folder / "config.json").is_file():
+        return None if isinstance(entry.source, WheelSource) else "comes as safetensors"
+    return _why_not_packed(folder, tuple((path.name, path.stat().st_mtime_ns) for path in sorted(folder.iterdir())))
+
+
+@functools.lru_cache(maxsize=64)
+def _why_not_packed(folder: Path, written: tuple[tuple[str, int], ...]) -> str | None:
+    """`written` is what lies in the folder, and since when: a header is read once."""
+    try:
+        formats = Checkpoint(folder, "packed").formats
+    except (UnsupportedError, CheckpointError, OSError) as error:
+        has_gguf = any(name.endswith(".gguf") for name, _ in written)
+        return f"cannot be taken as it is stored ({error})" if has_gguf else "comes as safetensors"
+    return None if set(formats.values()) != {"dense"} else "is stored in floats"
 
 
 def local_folder(model: str, models_dir: Path) -> Path | None:

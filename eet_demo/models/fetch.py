@@ -87,7 +87,9 @@ def fetch_repository(
 
 
 def convert_file(path: Path, models_dir: Path, progress: Progress = ignore_progress) -> Path:
-    """The folder of a `.gguf` file on this machine, converted the first time; another size or date converts anew.
+    """The folder of a GGUF on this machine, converted the first time; another size or date converts anew.
+
+    A link to the file lies beside what it became, for weights that are taken from it as they are.
 
     Raises:
         RequestError: no such file. CheckpointError, UnsupportedError: it cannot be used.
@@ -101,6 +103,9 @@ def convert_file(path: Path, models_dir: Path, progress: Progress = ignore_progr
         from eet_demo.models.gguf.convert import convert
 
         convert(path, staging, progress)
+        link = staging / f"{path.stem}.gguf"
+        link.unlink(missing_ok=True)
+        link.symlink_to(path.resolve())
         _note_source(staging, {"gguf": str(path.resolve()), "bytes": stat.st_size})
 
     return _once(models_dir, f"{path.stem}-{key}", fill, progress)

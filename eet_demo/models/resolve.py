@@ -8,14 +8,16 @@ from eet_demo.engine.shapes import config_of
 from eet_demo.errors import CheckpointError, RequestError
 from eet_demo.models import catalog
 from eet_demo.models.fetch import Progress, convert_file, fetch, fetch_repository, ignore_progress
+from eet_demo.models.gguf.header import is_gguf
 
 
 def resolve(model: str, models_dir: Path, hub_enabled: bool = True, progress: Progress = ignore_progress) -> Path:
     """The Hugging Face folder of `model`, fetched or converted first where that has not been done yet.
 
     Args:
-        model: a catalogue id, a local folder, a `.gguf` file, or a Hub id (`owner/name`, `owner/name@revision`), tried
-            in this order. A fetched folder that was damaged since is fetched again. `shape:NAME` comes back as it is.
+        model: a catalogue id, a local folder, a GGUF whatever its name, or a Hub id (`owner/name`,
+            `owner/name@revision`), tried in this order. A fetched folder that was damaged since is fetched again.
+            `shape:NAME` comes back as it is.
         progress: as in `fetch.fetch`.
 
     Raises:
@@ -27,7 +29,7 @@ def resolve(model: str, models_dir: Path, hub_enabled: bool = True, progress: Pr
     if model in catalog.load_catalog():
         return fetch(model, models_dir, progress, hub_enabled)
     path = Path(model).expanduser()
-    if path.suffix == ".gguf":
+    if path.suffix == ".gguf" or is_gguf(path):
         return convert_file(path, models_dir, progress)
     if path.is_dir():
         if not (path / "config.json").is_file():

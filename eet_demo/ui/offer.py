@@ -34,7 +34,8 @@ class ModelChoice:
 
     Args:
         reason: why it cannot race here; empty when it can.
-        packed: it comes as a GGUF, so that the engine can take its weights as they are stored.
+        packed: it comes as a GGUF whose weights the engine can take as they are stored.
+        unpacked: why not, where it cannot.
     """
 
     id: str
@@ -43,6 +44,7 @@ class ModelChoice:
     details: str
     reason: str = ""
     packed: bool = False
+    unpacked: str = "comes as safetensors"
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ class Offer:
             )
         choices = self.weights(settings.model)
         if settings.weights not in choices:
-            why = " comes as safetensors and has no packed weights" if settings.weights == "packed" else ""
+            unpacked = [model.unpacked for model in self.list_models() if model.id == settings.model]
+            why = f" {''.join(unpacked)} and has no packed weights" if settings.weights == "packed" else ""
             raise UnsupportedError(
                 f"{settings.model}{why or f' cannot be stored as {settings.weights!r}'}; there are {', '.join(choices)}"
             )
@@ -158,8 +161,8 @@ def _choice(entry: ModelEntry, models_dir: Path, hub: Hub) -> ModelChoice:
     if availability.state == "fetchable":
         details += f"; {availability.reason} first"
     reason = without_folders(availability.reason) if availability.state == "unavailable" else ""
-    packed = catalog.has_packed_weights(entry, models_dir)
-    return ModelChoice(entry.id, entry.title, entry.context_limit, details, reason, packed)
+    unpacked = catalog.why_not_packed(entry, models_dir) or ""
+    return ModelChoice(entry.id, entry.title, entry.context_limit, details, reason, not unpacked, unpacked)
 
 
 def _memory(entry: ModelEntry) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,9 +66,10 @@ def test_catalogue_knows_what_comes_as_a_gguf(models_dir: Path, tmp_path: Path) 
     assert catalog.has_packed_weights(catalog.find("smollm2-135m"), tmp_path), "before it is fetched, too"
     other = catalog.find("smollm2-360m")
     assert not catalog.has_packed_weights(other, tmp_path)
-    (tmp_path / other.id).mkdir()
-    (tmp_path / other.id / "model.gguf").touch()
+    shutil.copytree(models_dir / "smollm2-135m", tmp_path / other.id)
     assert catalog.has_packed_weights(other, tmp_path)
+    (tmp_path / other.id / next((tmp_path / other.id).glob("*.gguf")).name).write_bytes(b"")
+    assert not catalog.has_packed_weights(other, tmp_path)
 
 
 @pytest.mark.parametrize(
