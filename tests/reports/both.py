@@ -95,14 +95,15 @@ def stock_logits(folder: Path, ids: list[int] | None = None) -> np.ndarray | str
     return values
 
 
-def assert_alike(folder: Path, ids: list[int] | None = None, told: object = "") -> None:
-    """Both load it and agree in every logit, or neither loads it."""
+def assert_alike(folder: Path, ids: list[int] | None = None, told: object = "") -> bool:
+    """Both load it and agree in every logit, or neither loads it; whether they did."""
     theirs = stock_logits(folder, ids)
     if isinstance(theirs, str):
         with pytest.raises(EetError):
             engine_logits(folder, ids)
-        return
+        return False
     np.testing.assert_allclose(engine_logits(folder, ids), theirs, rtol=1e-4, atol=2e-4, err_msg=str(told))
+    return True
 
 
 def assert_same(folder: Path, ids: list[int] | None = None) -> None:

@@ -75,8 +75,8 @@ class RowState:
 
 
 def bucket_of(length: int, max_context: int) -> int:
-    """The least of BUCKETS that holds `length` slots."""
-    return min(max_context, next(bucket for bucket in BUCKETS if bucket >= length))
+    """The least of BUCKETS that holds `length` slots; beyond the last of them, all `max_context` there are."""
+    return min(max_context, next((bucket for bucket in BUCKETS if bucket >= length), max_context))
 
 
 def upload_step(arena: Arena, step: Step, max_context: int) -> tuple[StepInputs, DeviceArray | None]:
