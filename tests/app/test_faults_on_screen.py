@@ -108,7 +108,7 @@ def test_a_worker_killed_from_outside_is_said_and_replaced(open_page: OpenPage, 
 
 STOPS = {
     "loading": "scripted:load_s=20",
-    "prefilling": "scripted:prefill_s=5,deaf=on",
+    "prefilling": "scripted:prefill_s=20,deaf=on",
     "decoding": LONG,
 }
 
