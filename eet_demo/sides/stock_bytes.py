@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from eet_demo.engine.dtypes import DTYPE_BYTES
 from eet_demo.engine.families import spec_from_config, weights_of
+from eet_demo.engine.families.defaults import DEFAULTS, settled
 from eet_demo.engine.families.fields import Fields
 from eet_demo.engine.shapes import config_of
 from eet_demo.engine.tensor_files import read_json, tensors_in
@@ -63,9 +66,14 @@ def _config_and_elements(model: str) -> tuple[Fields, int]:
     shape = config_of(model)
     if shape is not None:
         elements = sum(weight.rows * max(1, weight.columns) for weight in weights_of(spec_from_config(shape)))
-        return Fields(shape, str(shape["model_type"])), elements
-    config = read_json(Path(model) / "config.json")
-    return Fields(config, str(config.get("model_type", "missing"))), checkpoint_elements(Path(model))
+        return _fields(shape), elements
+    return _fields(read_json(Path(model) / "config.json")), checkpoint_elements(Path(model))
+
+
+def _fields(config: Mapping[str, Any]) -> Fields:
+    """The config, with transformers' defaults where it is of an architecture whose defaults are known."""
+    model_type = str(config.get("model_type", "missing"))
+    return Fields(settled(config, model_type) if model_type in DEFAULTS else config, model_type)
 
 
 _SIZES = (
