@@ -21,9 +21,10 @@ from eet_demo import Engine, EngineOptions, Sampling
 from eet_demo.errors import KernelFaultError, NumericsError, RequestError, UnsupportedError
 from eet_demo.text.prompts import build_prompt
 from eet_demo.text.tokens import Tokenizer
+from tests.devices import CUDA, SIM
 from tests.parity.checkpoints import make_checkpoint
 
-DEVICES = ("sim", pytest.param("cuda", marks=pytest.mark.gpu))
+DEVICES = (SIM, CUDA)
 DRAWN = Sampling(0.8, 40, 0.95, 7)
 VOCAB = 331
 LENGTHS = (20, 3, 1)

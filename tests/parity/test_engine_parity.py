@@ -10,9 +10,10 @@ import torch
 from transformers import PreTrainedModel
 
 from eet_demo import Engine, EngineOptions
+from tests.devices import SIM
 from tests.parity.checkpoints import VARIANTS, make_checkpoint
 
-DEVICES = ("reference", "cpu", "sim")
+DEVICES = ("reference", "cpu", SIM)
 
 
 @pytest.fixture(scope="module", params=list(VARIANTS))

@@ -181,6 +181,7 @@ def test_engine_side_refuses_what_the_executor_lacks(folder: Path) -> None:
         EngineSide(options(folder)).memory_bytes()
 
 
+@pytest.mark.slow
 def test_engine_worker_on_cpu_imports_neither_torch_nor_the_page(folder: Path) -> None:
     script = (
         "import sys\n"
@@ -207,6 +208,7 @@ def test_engine_worker_on_cpu_imports_neither_torch_nor_the_page(folder: Path) -
     assert "LOADED []" in done.stderr
 
 
+@pytest.mark.slow
 def test_race_between_stock_and_engine_writes_the_same_tokens(race_resources: RaceResources, folder: Path) -> None:
     settings = RaceSettings(str(folder), context=20, new_tokens=30, batch=2, ragged=True)
     updates = [update for batch in Race(settings, race_resources).run() for update in batch]
@@ -222,6 +224,7 @@ def test_race_between_stock_and_engine_writes_the_same_tokens(race_resources: Ra
         assert {"process_bytes", "process_peak_bytes", "weights_bytes", "kv_cache_used_bytes"} <= set(side["memory"])
 
 
+@pytest.mark.slow
 def test_race_in_turns_when_both_do_not_fit_loads_each_for_its_turn(
     race_resources: RaceResources, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,9 +19,10 @@ from eet_demo.engine import checkpoint as checkpoint_module
 from eet_demo.engine.families import spec_from_config
 from eet_demo.engine.spec import ModelSpec
 from eet_demo.errors import UnsupportedError
+from tests.devices import CUDA, SIM
 from tests.parity.family_checkpoints import FAMILIES, Family, greedy, logits_of, make_baichuan, make_family
 
-DEVICES = ("reference", "cpu", "sim", pytest.param("cuda", marks=pytest.mark.gpu))
+DEVICES = ("reference", "cpu", SIM, CUDA)
 REFUSED = {"stablelm-parallel": dict.fromkeys(("sim", "cuda"), "weights of its own for each head")}
 BAICHUAN = {"baichuan-7b": False, "baichuan-13b": True}
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.devices import CUDA, SIM
 from tests.parity.family_checkpoints import FAMILIES, greedy
 from tests.parity.test_families import REFUSED, stock_of
 
-DEVICES = ("sim", pytest.param("cuda", marks=pytest.mark.gpu))
+DEVICES = (SIM, CUDA)
 LENGTHS = (14, 1, 5)
 """20 rows: the first pass is one of GEMMs, the rest of the fused kernels; 14 is beyond every window."""
 

@@ -15,6 +15,8 @@ from eet_demo import Engine
 from eet_demo.text.prompts import build_prompt
 from eet_demo.text.tokens import Tokenizer
 
+pytestmark = pytest.mark.slow
+
 NEW_TOKENS = 64
 
 

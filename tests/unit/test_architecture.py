@@ -161,6 +161,7 @@ def test_cpu_engine_loads_neither_torch_nor_the_page() -> None:
     assert not loaded & {"torch", "transformers", "gradio", "pydantic", "pandas"}
 
 
+@pytest.mark.slow
 def test_gpu_host_needs_no_absent_package() -> None:
     """Engine, sides, race and records import on a machine without pydantic, gradio, gguf and fastjsonschema."""
     blocked = "sys.modules.update(dict.fromkeys(['pydantic', 'pydantic_settings', 'gradio', 'gguf', 'fastjsonschema']))"

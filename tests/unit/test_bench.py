@@ -121,6 +121,7 @@ def command_line() -> typer.Typer:
     return app
 
 
+@pytest.mark.slow
 def test_bench_command_writes_the_contracts_object(tiny: Path, tmp_path: Path) -> None:
     target = tmp_path / "new" / "bench.json"
     arguments = ["bench", "--model", str(tiny), *SIZES, "--sides", "stock,engine:prefill_chunk=8", "--threads", "1"]
@@ -148,6 +149,7 @@ def test_bench_command_writes_the_contracts_object(tiny: Path, tmp_path: Path) -
     assert result["settings"]["batch"] == 2
 
 
+@pytest.mark.slow
 def test_race_command_writes_a_trace_and_its_figures(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "race.trace.json"
     arguments = ["race", "--model", str(tiny), *SIZES, "--sides", "engine", "--out", str(out), "--json", "-"]

@@ -156,6 +156,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_a_new_setting_is_one_entry() -> None:
     """Page, command line, `/race`, trace and check have it by themselves."""
     done = subprocess.run(

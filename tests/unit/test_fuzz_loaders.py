@@ -30,6 +30,8 @@ from eet_demo.sides.stock_bytes import stock_bytes
 from tests.gguf_files import random_model, write_gguf
 from tests.parity.checkpoints import VARIANTS, make_checkpoint
 
+pytestmark = pytest.mark.slow
+
 MOST_BYTES = 48 << 20
 """More than any of these files, its conversion and a check of it need; far less than what a broken count asks for."""
 

@@ -228,6 +228,7 @@ def test_random_header_bytes_never_escape_as_another_error(tmp_path: Path) -> No
     assert refused > 20, "most damage must be noticed"
 
 
+@pytest.mark.slow
 def test_default_models_weights_are_the_blocks_own_values(model_dir: Path) -> None:
     """Q4_1 and Q8_0 by their formulas (ggml-quants.c), and rows back in order, on the real file."""
     file = next(model_dir.glob("*.gguf"))

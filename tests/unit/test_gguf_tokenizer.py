@@ -46,6 +46,7 @@ def test_byte_level_ids_equal_the_original_tokenizers(rebuilt: Path, text: str) 
     assert Tokenizer.from_file(str(rebuilt / "tokenizer.json")).encode(text).ids == original.encode(text).ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", TEXTS)
 def test_default_models_ids_equal_transformers_gguf_tokenizer(model_dir: Path, text: str) -> None:
     """transformers takes the same vocabulary and merges from the file by code of its own."""
@@ -70,6 +71,7 @@ def test_default_models_digits_stand_alone(model_dir: Path) -> None:
     assert tokenizer.encode(text).ids == alone
 
 
+@pytest.mark.slow
 def test_default_models_transformers_folder_tokenizer_is_the_same(model_dir: Path) -> None:
     loaded = AutoTokenizer.from_pretrained(model_dir)
     ours = Tokenizer.from_file(str(model_dir / "tokenizer.json"))

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tools.gpucheck import processes, suite
 
 BLOCK = """
@@ -38,6 +40,7 @@ def test_every_module_imports_where_packages_are_absent() -> None:
     assert blocked(walk).split() == ["False", "False"], "the check itself holds no GPU; its children do"
 
 
+@pytest.mark.slow
 def test_command_runs_where_packages_are_absent(tmp_path: Path) -> None:
     """The parts that need no GPU, for real: the environment, and one that must fail and say why."""
     arguments = [
@@ -65,6 +68,7 @@ def test_command_runs_where_packages_are_absent(tmp_path: Path) -> None:
     assert "long-context failed" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_gpu_tests_collect_where_packages_are_absent(tmp_path: Path) -> None:
     arguments = suite.pytest_command(tmp_path, "-m", "gpu", *suite.TESTS, "--collect-only")[3:]
     output = blocked(f"import pytest\npytest.main({arguments!r})")

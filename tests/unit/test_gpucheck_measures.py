@@ -56,6 +56,7 @@ def test_pytest_output_is_counted() -> None:
         suite.parse_pytest("nothing here")
 
 
+@pytest.mark.slow
 def test_pytest_runs_with_an_ini_of_its_own(tmp_path: Path) -> None:
     output = processes.run(suite.pytest_command(tmp_path / "ini", "tests/unit/test_folding.py"), 60)
     assert suite.parse_pytest(output)["counts"]["passed"] > 0
@@ -136,6 +137,7 @@ def test_written_checkpoint_is_the_random_model(tmp_path: Path, monkeypatch: pyt
         assert np.abs(logits[0]).max() > 0.05
 
 
+@pytest.mark.slow
 def test_bench_part_on_this_machine(tmp_path: Path) -> None:
     """A part as it runs on a GPU, but on the CPU and small: the records of it give a line of the report."""
     context = context_for(tmp_path)
@@ -149,16 +151,19 @@ def test_bench_part_on_this_machine(tmp_path: Path) -> None:
     assert "| model-distilgpt2 decode | 16 + 3 | engine |" in text
 
 
+@pytest.mark.slow
 def test_trace_part_writes_a_trace(tmp_path: Path) -> None:
     result = benches.trace("distilgpt2", context=16, new_tokens=3)(context_for(tmp_path))
     assert load_trace(tmp_path / result["file"])["settings"]["model"] == "shape:distilgpt2"
 
 
+@pytest.mark.slow
 def test_part_whose_time_is_up_fails(tmp_path: Path) -> None:
     with pytest.raises(EetError, match="the time was up before it had ended"):
         benches.decode("distilgpt2", context=16, new_tokens=500)(context_for(tmp_path, seconds=5.5))
 
 
+@pytest.mark.slow
 def test_first_token_probe_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     found = loading.first_token(context_for(tmp_path), "shape:distilgpt2", tmp_path)
     assert 0 < found["load_s"] < found["first_token_s"]

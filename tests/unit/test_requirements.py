@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ def test_space_runs_the_pinned_gradio() -> None:
     assert space["sdk_version"] == pins()["gradio"]
     assert space["app_file"] == "app.py"
     assert (ROOT / "app.py").exists()
+
+
+def test_workflow_runs_every_python_there_is_a_torch_for() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["requires-python"] == ">=3.11,<3.13"
 
 
 def test_space_python_has_a_torch_pin() -> None:

@@ -45,7 +45,7 @@ def pytest_command(settings_dir: Path, *arguments: str) -> list[str]:
     ini = settings_dir / "pytest.ini"
     ini.write_text(
         f"[pytest]\npythonpath = {root}\naddopts = --import-mode=importlib -p no:cacheprovider\n"
-        "markers =\n    gpu: needs an NVIDIA GPU\n    timeout: of pytest-timeout\n",
+        "markers =\n    gpu: needs an NVIDIA GPU\n    slow: takes long\n    timeout: of pytest-timeout\n",
         encoding="utf-8",
     )
     return [sys.executable, "-m", "pytest", "-c", str(ini), f"--rootdir={root}", "-q", *arguments]
