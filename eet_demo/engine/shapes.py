@@ -20,12 +20,12 @@ def _gpt2(hidden: int, layers: int, heads: int, positions: int = 1024, vocab: in
 
 def _llama(
     hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, vocab: int = 32000, positions: int = 4096,
-    tied: bool = False, model_type: str = "llama", head_dim: int | None = None,
+    tied: bool = False, model_type: str = "llama", **more: int,
 ) -> dict[str, Any]:  # fmt: skip
     return {"model_type": model_type, "hidden_size": hidden, "intermediate_size": intermediate,
             "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
             "vocab_size": vocab, "max_position_embeddings": positions, "rms_norm_eps": 1e-5,
-            "tie_word_embeddings": tied, "head_dim": head_dim}  # fmt: skip
+            "tie_word_embeddings": tied} | more  # fmt: skip
 
 
 _CONFIGS: dict[str, dict[str, Any]] = {

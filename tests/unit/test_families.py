@@ -28,7 +28,6 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 96,
     "rms_norm_eps": 1e-6,
     "ffn_dim": 88,
-    "sliding_window": 12,
     "n_embd": 64,
     "n_layer": 4,
     "n_head": 4,

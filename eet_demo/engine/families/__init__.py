@@ -71,7 +71,25 @@ def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
     fields.refuse(
         layers_of_several_kinds=fields.has("layer_types") and "layer_types" not in DEFAULTS[fields.model_type]
     )
-    return READERS[fields.model_type](Fields(settled(config, fields.model_type), fields.model_type))
+    settled_fields = Fields(settled(config, fields.model_type), fields.model_type)
+    spec = READERS[fields.model_type](settled_fields)
+    _refuse_what_any_class_reads(settled_fields, spec)
+    return spec
+
+
+def _refuse_what_any_class_reads(fields: Fields, spec: ModelSpec) -> None:
+    """Fields that transformers' masks, caches and rotary ask a config for, also one whose class does not have them."""
+    own = DEFAULTS[fields.model_type]
+    cut = [name for name in ("sliding_window", "attention_chunk_size") if name not in own and fields.has(name)]
+    if "layer_types" in own:
+        cut = []
+    fields.refuse(
+        attention_to_later_tokens=not fields.values.get("is_causal", True),
+        a_cache_that_forgets=any(fields.count(name) < spec.max_positions for name in cut),
+        null_for_its_head_dim="head_dim" in fields.values.keys() - own.keys() and not fields.has("head_dim"),
+    )
+    if "rotary" in spec.positions and fields.has("head_dim"):
+        fields.refuse(a_head_dim_other_than_hidden_size_over_heads=fields.count("head_dim") != spec.head_dim)
 
 
 def weights_of(spec: ModelSpec) -> tuple[Weight, ...]:

@@ -26,6 +26,9 @@ _REFUSED = {
     "use_bidirectional_attention": "attention to later tokens (use_bidirectional_attention)",
     "per_layer_config": "layers that differ from each other (per_layer_config)",
     "transformers_weights": "weights in files of other names (transformers_weights)",
+    "configuration_files": "a config in files of other names (configuration_files)",
+    "kv_sharing_modes": "keys and values that layers share (kv_sharing_modes)",
+    "fusion_config": "modules that are replaced as it is loaded (fusion_config)",
 }
 
 _ACTIVATIONS: dict[str, Activation] = {
