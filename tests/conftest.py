@@ -8,12 +8,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from eet_demo.machine import hardware
 from eet_demo.models import catalog
 from eet_demo.race.resources import RaceResources
 from eet_demo.records import Hardware
+from tests.real_races import Started
 
 # Tests run two at a time on two cores: a second OpenMP thread would wait a scheduler slice at every parallel region.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -67,6 +69,13 @@ def model_dir(models_dir: Path) -> Path:
     folder = catalog.local_folder(DEFAULT_MODEL, models_dir)
     assert folder is not None
     return folder
+
+
+@pytest.fixture
+def started() -> Started:
+    """Tells which child processes this test has started and not ended: a browser, or a page's workers, may be older."""
+    before = {child.pid for child in psutil.Process().children()}
+    return lambda: [child for child in psutil.Process().children() if child.pid not in before]
 
 
 @pytest.fixture

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import psutil
+
 from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
 from eet_demo.records import RaceSettings
 from eet_demo.results.trace import Trace, validate_trace
 
 Update = dict[str, Any]
+Started = Callable[[], list[psutil.Process]]
+"""The child processes that a test has started: a fixture."""
 
 
 def race_settings(*sides: str, **changed: Any) -> RaceSettings:

@@ -10,7 +10,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from eet_demo.errors import CheckpointError, RequestError
@@ -20,7 +19,7 @@ from eet_demo.race.race import Race
 from eet_demo.race.resources import RaceResources
 from eet_demo.text.prompts import build_prompt
 from eet_demo.text.tokens import Tokenizer
-from tests.real_races import Update, columns, race_settings, run_race, trace_of
+from tests.real_races import Started, Update, columns, race_settings, run_race, trace_of
 
 
 def test_race_updates_add_up_to_the_trace(race_resources: RaceResources, model_dir: Path) -> None:
@@ -71,11 +70,13 @@ def test_prompts_are_built_once_a_race(race_resources: RaceResources, monkeypatc
     assert built == ["Once?", "Another?", "Once?"]
 
 
-def test_race_uses_workers_again_and_says_that_warm_up_is_skipped(race_resources: RaceResources) -> None:
+def test_race_uses_workers_again_and_says_that_warm_up_is_skipped(
+    race_resources: RaceResources, started: Started
+) -> None:
     first = trace_of(run_race(race_resources, race_settings()))
-    pids = {child.pid for child in psutil.Process().children()}
+    pids = {child.pid for child in started()}
     second = trace_of(run_race(race_resources, race_settings()))
-    assert pids & {child.pid for child in psutil.Process().children()} == pids
+    assert pids & {child.pid for child in started()} == pids
     assert "12 tokens" in first["sides"][0]["phases"][1]["detail"]
     warm_up = second["sides"][0]["phases"][0]
     assert warm_up["name"] == "warm-up"
@@ -108,18 +109,20 @@ def test_race_stopped_while_it_writes_keeps_what_is_written(race_resources: Race
     assert [side["state"] for side in again["sides"]] == ["done", "done"]
 
 
-def test_race_stopped_in_a_deaf_prefill_ends_the_worker_and_starts_a_fresh_one(race_resources: RaceResources) -> None:
+def test_race_stopped_in_a_deaf_prefill_ends_the_worker_and_starts_a_fresh_one(
+    race_resources: RaceResources, started: Started
+) -> None:
     settings = race_settings("scripted:deaf=on,prefill_s=3600")
     raced: list[int] = []
 
     def press(race: Race, update: Update) -> None:
         if update["kind"] == "state" and update["state"] == "warming":
-            raced.extend(child.pid for child in psutil.Process().children())
+            raced.extend(child.pid for child in started())
             race.stop()
 
     for race in range(2):
         assert trace_of(run_race(race_resources, settings, press))["sides"][0]["state"] == "stopped"
-        (fresh,) = psutil.Process().children()
+        (fresh,) = started()
         assert len(raced) == race + 1
         assert fresh.pid not in raced
     assert len(set(raced)) == 2, "the second race found the fresh one"
@@ -144,12 +147,14 @@ def test_race_with_a_side_that_fails_tells_and_runs_the_other(
 
 
 @pytest.mark.usefixtures("no_warm_up")
-def test_race_whose_worker_is_killed_from_outside_tells_and_the_next_one_works(race_resources: RaceResources) -> None:
+def test_race_whose_worker_is_killed_from_outside_tells_and_the_next_one_works(
+    race_resources: RaceResources, started: Started
+) -> None:
     settings = race_settings("scripted:rate=0.001", new_tokens=20)
 
     def kill(race: Race, update: Update) -> None:
         if update["kind"] == "tokens":
-            for child in psutil.Process().children():
+            for child in started():
                 os.kill(child.pid, signal.SIGKILL)
 
     updates = run_race(race_resources, settings, kill)
@@ -163,7 +168,7 @@ def test_race_whose_worker_is_killed_from_outside_tells_and_the_next_one_works(r
 
 @pytest.mark.parametrize("scenario", ["rate=1", "deaf=on,prefill_s=3600", "load_s=3600"])
 def test_race_closed_mid_run_leaves_no_worker_at_work(
-    race_resources: RaceResources, monkeypatch: pytest.MonkeyPatch, scenario: str
+    race_resources: RaceResources, started: Started, monkeypatch: pytest.MonkeyPatch, scenario: str
 ) -> None:
     hears = scenario == "rate=1"
     if hears:  # within a second, unless the machine is busy
@@ -174,7 +179,7 @@ def test_race_closed_mid_run_leaves_no_worker_at_work(
         if any(update["kind"] == "state" and wanted in update["detail"] for update in batch):
             break
     run.close()  # type: ignore[attr-defined]
-    left = psutil.Process().children()
+    left = started()
     assert [child.pid for child in left] == [handle.pid for handle in race_resources.pool.handles]
     assert len(left) == hears, "one that hears Stop stays for the next race"
     assert not any(handle.busy or handle.taken for handle in race_resources.pool.handles)

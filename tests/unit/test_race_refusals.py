@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from eet_demo.errors import MemoryPlanError, RequestError, SourceError
 from eet_demo.race.resources import RaceResources
 from eet_demo.worker.handle import WorkerHandle
-from tests.real_races import race_settings, run_race
+from tests.real_races import Started, race_settings, run_race
 
 
 @pytest.mark.parametrize(
@@ -35,7 +34,7 @@ from tests.real_races import race_settings, run_race
     ],
 )
 def test_race_refuses_a_bad_request_before_anything_starts(
-    race_resources: RaceResources, changed: dict[str, Any], error: type[Exception], words: str
+    race_resources: RaceResources, started: Started, changed: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     sides = changed.pop("sides", ("scripted",))
     settings = race_settings(*sides, **changed)
@@ -43,14 +42,16 @@ def test_race_refuses_a_bad_request_before_anything_starts(
         race_resources.check(settings)
     with pytest.raises(error, match=words):
         run_race(race_resources, settings)
-    assert psutil.Process().children() == []
+    assert started() == []
 
 
 @pytest.mark.parametrize("model", ["no-such-model", "/nowhere"])
-def test_race_of_a_model_that_is_not_to_be_had_is_refused(race_resources: RaceResources, model: str) -> None:
+def test_race_of_a_model_that_is_not_to_be_had_is_refused(
+    race_resources: RaceResources, started: Started, model: str
+) -> None:
     with pytest.raises(RequestError, match=model):
         run_race(race_resources, race_settings("scripted", model=model))
-    assert psutil.Process().children() == []
+    assert started() == []
     assert race_resources.turn.acquire(blocking=False)
 
 
